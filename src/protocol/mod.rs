@@ -1,1 +1,17 @@
-//! x
+//! Bytes to meaning: the libvirt RPC protocol, knowing no sockets and no policy.
+//!
+//! - [`limits`]: every length and count cap, with its reason.
+//! - [`header`]: program, procedure, serial, type and status as newtypes; the 24-byte header.
+//! - [`frame`]: one whole frame in a buffer, and the incremental reader that finds it.
+//! - [`xdr`]: bounded cursor and writer over slices.
+//! - [`args`]: arguments and replies of the few calls that the proxy reads or makes itself.
+//! - [`table`]: one static row per procedure of the five programs.
+//! - [`fault`]: errors as libvirt error replies.
+
+pub mod args;
+pub mod fault;
+pub mod frame;
+pub mod header;
+pub mod limits;
+pub mod table;
+pub mod xdr;

@@ -1,1 +1,445 @@
-//! x
+//! One client connection as a state machine with no sockets and no clock.
+//!
+//! The shell offers every whole frame of either side ([`Session::handle_client`],
+//! [`Session::handle_upstream`]) and does what the answer says: pass it on untouched, drop it, or
+//! offer it again later. Everything else that is to be done comes out of
+//! [`Session::poll_action`]; times go in as arguments and come out of [`Session::poll_timeout`].
+//!
+//! - [`action`]: what the shell is told.
+//! - `opening`: the dialogue that opens an upstream for the client.
+//! - `serving`: calls, replies, streams and events once it is open.
+//! - `calls`, `streams`: what is outstanding.
+//! - `keepalive`: pings, and silence that lasts too long.
+
+pub mod action;
+mod calls;
+mod keepalive;
+mod opening;
+mod serving;
+mod streams;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use action::{Action, Peer, Verdict};
+use keepalive::{Keepalive, Silence};
+use opening::Opening;
+use serving::Serving;
+
+use crate::policy::facts::ClientFacts;
+use crate::policy::model::{Keepalive as KeepaliveConfig, Policy};
+use crate::protocol::args::{AuthType, Feature};
+use crate::protocol::fault::Fault;
+use crate::protocol::frame::{self, Frame};
+use crate::protocol::header::{Header, MessageType, Procedure, Program, Serial, Status, VERSION};
+use crate::protocol::table::{self, Kind};
+use crate::protocol::xdr::Writer;
+use crate::protocol::{limits, table::keepalive as ping, table::remote};
+
+/// How long a client may take from connecting to its `CONNECT_OPEN`. libvirt's clients open at
+/// once; a socket that is held without using it must not be held for ever.
+const OPEN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a client that is being closed may take to read what it was still owed.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Names one dialled connection. A new dial gets a new name, so that nothing that arrives late from
+/// an old connection is taken for the new one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UpstreamId(u32);
+
+/// Why an upstream connection cannot be used, or used any longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lost {
+    /// It could not be reached: the system's own words.
+    Unreachable(String),
+    /// It closed the connection.
+    Closed,
+    /// It sent something that no daemon sends.
+    Protocol(&'static str),
+    /// It answered no ping.
+    Silent,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(why) => f.write_str(why),
+            Self::Closed => f.write_str("the daemon closed the connection"),
+            Self::Protocol(what) => write!(f, "the daemon broke the protocol: {what}"),
+            Self::Silent => f.write_str("the daemon does not answer"),
+        }
+    }
+}
+
+/// What the shell knows of a connection when it makes its session.
+#[derive(Debug)]
+pub struct Setup {
+    /// What is proven about the client.
+    pub facts: Arc<ClientFacts>,
+    /// When to ping it.
+    pub keepalive: KeepaliveConfig,
+    /// The client's socket can carry descriptors.
+    pub descriptors: bool,
+}
+
+/// One client connection.
+#[derive(Debug)]
+pub struct Session {
+    setup: Setup,
+    phase: Phase,
+    /// Runs from the moment that the client says that it answers pings.
+    keepalive: Option<Keepalive>,
+    draining: bool,
+    next_upstream: u32,
+    actions: VecDeque<Action>,
+}
+
+/// Where the connection stands.
+#[derive(Debug)]
+enum Phase {
+    /// Nothing is open yet.
+    Unopened {
+        /// The client must have opened by then.
+        deadline: Instant,
+    },
+    /// The client waits for its `CONNECT_OPEN`.
+    Opening(Box<Opening>),
+    /// Open.
+    Serving(Box<Serving>),
+    /// Over; what is written may still be read until the deadline.
+    Closing {
+        /// The client is cut off then.
+        deadline: Instant,
+    },
+    /// Over.
+    Closed,
+}
+
+impl Session {
+    /// A session for a client that has just connected.
+    #[must_use]
+    pub fn new(setup: Setup, now: Instant) -> Self {
+        Self {
+            setup,
+            phase: Phase::Unopened {
+                deadline: now + OPEN_DEADLINE,
+            },
+            keepalive: None,
+            draining: false,
+            next_upstream: 0,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The longest frame that is taken from the client now, in bytes.
+    #[must_use]
+    pub fn client_frame_cap(&self) -> usize {
+        match self.phase {
+            Phase::Unopened { .. } | Phase::Opening(_) => limits::FRAME_MAX_UNOPENED,
+            Phase::Serving(_) | Phase::Closing { .. } | Phase::Closed => limits::FRAME_MAX,
+        }
+    }
+
+    /// What to do next, until there is nothing.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        let action = self.actions.pop_front();
+        if action.is_none() && self.actions.capacity() > 0 {
+            self.actions = VecDeque::new();
+        }
+        action
+    }
+
+    /// When [`Session::handle_timeout`] is to be called at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let phase = match &self.phase {
+            Phase::Unopened { deadline } | Phase::Closing { deadline } => Some(*deadline),
+            Phase::Closed => None,
+            Phase::Opening(opening) => Some(opening.deadline()),
+            Phase::Serving(serving) => serving.deadline(),
+        };
+        let keepalive = self.keepalive.as_ref().map(Keepalive::deadline);
+        phase.into_iter().chain(keepalive).min()
+    }
+
+    /// Decides on a frame of the client's.
+    pub fn handle_client(&mut self, frame: &Frame<'_>, policy: &Policy, now: Instant) -> Verdict {
+        if let Some(keepalive) = &mut self.keepalive {
+            keepalive.heard(now);
+        }
+        let header = frame.header;
+        if let Some(verdict) = self.handle_ping(Peer::Client, &header) {
+            return verdict;
+        }
+        if header.kind.is_call() {
+            if header.status != Status::OK {
+                self.refuse(header, &Fault::unexpected_status(header.status));
+                return Verdict::Consumed;
+            }
+            if let Some(verdict) = self.handle_own_procedure(frame, now) {
+                return verdict;
+            }
+        }
+        match self.phase {
+            Phase::Unopened { .. } => {
+                if header.kind.is_call() {
+                    self.handle_unopened(frame, policy, now);
+                }
+                Verdict::Consumed
+            }
+            Phase::Opening(_) => Verdict::Hold,
+            Phase::Serving(_) => self.serve_client(frame),
+            Phase::Closing { .. } | Phase::Closed => Verdict::Consumed,
+        }
+    }
+
+    /// Decides on a frame of a daemon's.
+    pub fn handle_upstream(
+        &mut self,
+        from: UpstreamId,
+        frame: &Frame<'_>,
+        now: Instant,
+    ) -> Verdict {
+        if let Some(verdict) = self.handle_ping(Peer::Upstream(from), &frame.header) {
+            if let Phase::Serving(serving) = &mut self.phase {
+                serving.heard(now);
+            }
+            return verdict;
+        }
+        match &self.phase {
+            Phase::Opening(opening) if opening.id() == from => {
+                self.handle_opening_reply(frame, now);
+                Verdict::Consumed
+            }
+            Phase::Serving(_) => self.serve_upstream(from, frame, now),
+            _ => Verdict::Consumed,
+        }
+    }
+
+    /// The dialled connection is there; `descriptors` says whether it can carry them.
+    pub fn handle_connected(&mut self, id: UpstreamId, descriptors: bool) {
+        if let Phase::Opening(opening) = &mut self.phase
+            && opening.id() == id
+        {
+            let hello = opening.begin(descriptors);
+            self.actions.push_back(Action::Send {
+                to: Peer::Upstream(id),
+                bytes: hello,
+            });
+        }
+    }
+
+    /// An upstream connection could not be made, or has ended.
+    pub fn handle_upstream_lost(&mut self, id: UpstreamId, lost: &Lost, now: Instant) {
+        self.actions.push_back(Action::Disconnect(id));
+        match &self.phase {
+            Phase::Opening(opening) if opening.id() == id => self.try_next_target(lost, now),
+            Phase::Serving(serving) if serving.id() == id => self.lose_upstream(id, lost, now),
+            _ => {}
+        }
+    }
+
+    /// The client will send no more. Calls that it made are still answered; then it is closed.
+    pub fn handle_client_eof(&mut self, now: Instant) {
+        match &self.phase {
+            Phase::Unopened { .. } => self.close(now),
+            Phase::Opening(_) | Phase::Closing { .. } | Phase::Closed => self.draining = true,
+            Phase::Serving(_) => self.handle_drain(now),
+        }
+    }
+
+    /// The daemon is to end: close as soon as nothing is outstanding, and take no new calls.
+    pub fn handle_drain(&mut self, now: Instant) {
+        self.draining = true;
+        let idle = match &self.phase {
+            Phase::Unopened { .. } => true,
+            Phase::Serving(serving) => serving.is_idle(),
+            Phase::Opening(_) | Phase::Closing { .. } | Phase::Closed => false,
+        };
+        if idle {
+            self.close(now);
+        }
+    }
+
+    /// The time of [`Session::poll_timeout`] has come; earlier calls do no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self
+            .keepalive
+            .as_mut()
+            .map(|keepalive| keepalive.check(now))
+        {
+            Some(Silence::Ping) => self.send_ping(Peer::Client, ping::PING),
+            Some(Silence::Dead) => {
+                tracing::info!("the client answers no ping: closing");
+                self.abort();
+            }
+            Some(Silence::Short) | None => {}
+        }
+        match &mut self.phase {
+            Phase::Unopened { deadline } if *deadline <= now => {
+                tracing::info!("the client opened no connection in {OPEN_DEADLINE:?}: closing");
+                self.abort();
+            }
+            Phase::Closing { deadline } if *deadline <= now => self.abort(),
+            Phase::Opening(opening) if opening.deadline() <= now => self.fail_opening_in_time(now),
+            Phase::Serving(serving) => match serving.check_silence(now) {
+                Silence::Ping => {
+                    let to = Peer::Upstream(serving.id());
+                    self.send_ping(to, ping::PING);
+                }
+                Silence::Dead => {
+                    let id = serving.id();
+                    self.handle_upstream_lost(id, &Lost::Silent, now);
+                }
+                Silence::Short => {}
+            },
+            _ => {}
+        }
+    }
+
+    fn send_ping(&mut self, to: Peer, procedure: Procedure) {
+        let header = Header {
+            program: Program::KEEPALIVE,
+            version: VERSION,
+            procedure,
+            kind: MessageType::MESSAGE,
+            serial: Serial(0),
+            status: Status::OK,
+        };
+        let mut bytes = Vec::with_capacity(limits::FRAME_MIN);
+        frame::write(&mut bytes, header, |_| ());
+        self.actions.push_back(Action::Send { to, bytes });
+    }
+
+    /// Answers a ping, whoever sent it and whatever else goes on; keepalive never travels through.
+    fn handle_ping(&mut self, from: Peer, header: &Header) -> Option<Verdict> {
+        if header.program != Program::KEEPALIVE || header.kind != MessageType::MESSAGE {
+            return None;
+        }
+        if header.version == VERSION && header.procedure == ping::PING {
+            self.send_ping(from, ping::PONG);
+        }
+        Some(Verdict::Consumed)
+    }
+
+    /// Answers the client's calls that are the proxy's own business, in every phase. A frame with
+    /// descriptors is the same call, so it gets no way round.
+    fn handle_own_procedure(&mut self, frame: &Frame<'_>, now: Instant) -> Option<Verdict> {
+        let header = frame.header;
+        if header.program != Program::REMOTE {
+            return None;
+        }
+        match header.procedure {
+            remote::AUTH_LIST => {
+                self.reply(header, |writer| AuthType::NONE.encode_list(writer));
+            }
+            remote::AUTH_POLKIT
+            | remote::AUTH_SASL_INIT
+            | remote::AUTH_SASL_START
+            | remote::AUTH_SASL_STEP => self.refuse(header, &Fault::authentication_failed()),
+            remote::CONNECT_SET_IDENTITY => {
+                self.refuse(
+                    header,
+                    &Fault::access_denied("the identity is set by the proxy"),
+                );
+            }
+            remote::CONNECT_SUPPORTS_FEATURE => match Feature::decode(frame.arguments()) {
+                Ok(Feature::KEEPALIVE) => {
+                    if self.keepalive.is_none() {
+                        self.keepalive = Keepalive::start(self.setup.keepalive, now);
+                    }
+                    self.reply(header, |writer| _ = writer.i32(1));
+                }
+                Ok(Feature::FD_PASSING) if !self.setup.descriptors => {
+                    self.reply(header, |writer| _ = writer.i32(0));
+                }
+                Ok(_) => return None,
+                Err(_) => self.refuse(header, &Fault::undecodable()),
+            },
+            remote::CONNECT_CLOSE => {
+                self.reply(header, |_| ());
+                self.handle_drain(now);
+            }
+            _ => return None,
+        }
+        Some(Verdict::Consumed)
+    }
+
+    /// `CONNECT_OPEN`, or a call that came too early for it.
+    fn handle_unopened(&mut self, frame: &Frame<'_>, policy: &Policy, now: Instant) {
+        let header = frame.header;
+        let is_open = header.program == Program::REMOTE
+            && header.version == VERSION
+            && header.procedure == remote::CONNECT_OPEN;
+        if is_open {
+            self.open(frame, policy, now)
+        } else {
+            self.refuse_unopened(header)
+        }
+    }
+
+    /// A call that needs an open connection, before there is one.
+    fn refuse_unopened(&mut self, header: Header) {
+        let known = header.version == VERSION
+            && [Program::REMOTE, Program::QEMU, Program::LXC].contains(&header.program);
+        let row = table::lookup(header.program, header.procedure);
+        let fault = if !known {
+            Fault::unknown_program(header.program, header.version)
+        } else if row.is_some_and(|row| row.kind == Kind::Call) {
+            Fault::not_open()
+        } else {
+            Fault::unknown_procedure(header.procedure)
+        };
+        self.refuse(header, &fault);
+    }
+
+    fn reply(&mut self, to: Header, payload: impl FnOnce(&mut Writer<'_>)) {
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, to.answer(Status::OK), payload);
+        self.actions.push_back(Action::Send {
+            to: Peer::Client,
+            bytes,
+        });
+    }
+
+    fn refuse(&mut self, to: Header, fault: &Fault) {
+        let mut bytes = Vec::new();
+        fault.answer(to, &mut bytes);
+        self.actions.push_back(Action::Send {
+            to: Peer::Client,
+            bytes,
+        });
+    }
+
+    /// Ends the connection once the client has read what it is owed.
+    fn close(&mut self, now: Instant) {
+        self.disconnect();
+        self.phase = Phase::Closing {
+            deadline: now + LINGER,
+        };
+        self.keepalive = None;
+        self.actions.push_back(Action::Close);
+    }
+
+    /// Ends the connection at once.
+    fn abort(&mut self) {
+        self.disconnect();
+        self.phase = Phase::Closed;
+        self.keepalive = None;
+        self.actions.push_back(Action::Abort);
+    }
+
+    fn disconnect(&mut self) {
+        let id = match &self.phase {
+            Phase::Opening(opening) => opening.id(),
+            Phase::Serving(serving) => serving.id(),
+            Phase::Unopened { .. } | Phase::Closing { .. } | Phase::Closed => return,
+        };
+        self.actions.push_back(Action::Disconnect(id));
+    }
+}

@@ -1,0 +1,53 @@
+//! What the shell must do for a session.
+
+use std::sync::Arc;
+
+use super::UpstreamId;
+use crate::policy::model::Upstream;
+
+/// One end of the proxied conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// Whoever connected to us.
+    Client,
+    /// A daemon that we connected to.
+    Upstream(UpstreamId),
+}
+
+/// Something to do, in order.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send these whole frames of the proxy's own, at the next frame boundary.
+    Send {
+        /// To whom.
+        to: Peer,
+        /// The frames.
+        bytes: Vec<u8>,
+    },
+    /// Dial a daemon; the outcome comes back as `handle_connected` or `handle_upstream_lost`.
+    Connect {
+        /// Name of the connection from now on.
+        id: UpstreamId,
+        /// Whom to dial.
+        upstream: Arc<Upstream>,
+        /// Dial the socket for read-only clients.
+        readonly: bool,
+    },
+    /// Close this connection at once, finished or not.
+    Disconnect(UpstreamId),
+    /// Close the client's connection once everything for it has been written.
+    Close,
+    /// Close the client's connection at once.
+    Abort,
+}
+
+/// What becomes of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Pass it on byte for byte, with its descriptors.
+    Relay(Peer),
+    /// Drop it, and its descriptors: the session has dealt with it.
+    Consumed,
+    /// Leave it where it is, and offer it again after the next action or upstream frame.
+    Hold,
+}

@@ -1,0 +1,87 @@
+//! Outstanding calls: which serial waits for whom. Nothing is allocated per call once the list has
+//! grown to the connection's usual depth.
+
+use super::UpstreamId;
+use crate::protocol::header::{Header, Procedure, Program, Serial};
+
+/// A call that has not been answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Call {
+    pub(super) serial: Serial,
+    pub(super) program: Program,
+    pub(super) version: u32,
+    pub(super) procedure: Procedure,
+    /// Who is to answer.
+    pub(super) upstream: UpstreamId,
+    /// What a good reply changes here.
+    pub(super) effect: Effect,
+}
+
+/// What a good reply to a call changes in the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing.
+    None,
+    /// A stream is open under the call's serial.
+    OpenStream,
+    /// The client wants to hear of a lost connection.
+    WatchClose,
+    /// It no longer does.
+    UnwatchClose,
+}
+
+impl Call {
+    fn answered_by(&self, upstream: UpstreamId, reply: &Header) -> bool {
+        self.serial == reply.serial
+            && self.upstream == upstream
+            && self.program == reply.program
+            && self.procedure == reply.procedure
+            && self.version == reply.version
+    }
+}
+
+/// The outstanding calls of one connection. A linear search: few connections have more than a
+/// handful, and the session bounds them.
+#[derive(Debug, Default)]
+pub(super) struct Calls(Vec<Call>);
+
+impl Calls {
+    /// A list as deep as this is given back when it has emptied; a shallower one is kept.
+    const KEEP: usize = 32;
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn find(&self, serial: Serial) -> Option<&Call> {
+        self.0.iter().find(|call| call.serial == serial)
+    }
+
+    pub(super) fn push(&mut self, call: Call) {
+        self.0.push(call);
+    }
+
+    /// Takes the call that this reply answers.
+    pub(super) fn answer(&mut self, upstream: UpstreamId, reply: &Header) -> Option<Call> {
+        let place = self
+            .0
+            .iter()
+            .position(|call| call.answered_by(upstream, reply))?;
+        let call = self.0.swap_remove(place);
+        if self.0.is_empty() && self.0.capacity() > Self::KEEP {
+            self.0 = Vec::new();
+        }
+        Some(call)
+    }
+
+    /// Takes all calls that wait for this upstream.
+    pub(super) fn fail(&mut self, upstream: UpstreamId) -> Vec<Call> {
+        self.0
+            .extract_if(.., |call| call.upstream == upstream)
+            .collect()
+    }
+}

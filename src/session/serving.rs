@@ -1,0 +1,295 @@
+//! The open connection: calls, replies, streams and events between a client and its daemon.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::calls::{Call, Calls, Effect};
+use super::keepalive::{Keepalive, Silence};
+use super::streams::Streams;
+use super::{Action, Lost, Peer, Phase, Session, UpstreamId, Verdict};
+use crate::policy::model::Upstream;
+use crate::protocol::fault::Fault;
+use crate::protocol::frame::{self, Frame};
+use crate::protocol::header::{Header, MessageType, Procedure, Program, Serial, Status, VERSION};
+use crate::protocol::table::{self, remote};
+
+/// Calls that one connection may have outstanding; the next waits in the client's socket. libvirt's
+/// daemons serve 5 of a client at once and read no more, so that real clients stay far below; the
+/// bound keeps the list of outstanding calls small.
+const CALLS: usize = 1024;
+
+/// Streams that one connection may hold open. Each costs the daemon a descriptor or a thread.
+const STREAMS: usize = 256;
+
+/// `virConnectCloseReason`.
+const CLOSED_EOF: i32 = 1;
+const CLOSED_KEEPALIVE: i32 = 2;
+
+/// An open connection.
+#[derive(Debug)]
+pub(super) struct Serving {
+    id: UpstreamId,
+    upstream: Arc<Upstream>,
+    /// Runs where the daemon answers pings.
+    keepalive: Option<Keepalive>,
+    /// Both sides can carry descriptors.
+    descriptors: bool,
+    calls: Calls,
+    streams: Streams,
+    /// The client has registered a close callback.
+    watches_close: bool,
+}
+
+impl Serving {
+    pub(super) fn new(
+        id: UpstreamId,
+        upstream: Arc<Upstream>,
+        keepalive: Option<Keepalive>,
+        descriptors: bool,
+    ) -> Self {
+        Self {
+            id,
+            upstream,
+            keepalive,
+            descriptors,
+            calls: Calls::default(),
+            streams: Streams::default(),
+            watches_close: false,
+        }
+    }
+
+    pub(super) fn id(&self) -> UpstreamId {
+        self.id
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.calls.is_empty() && self.streams.is_empty()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.keepalive.as_ref().map(Keepalive::deadline)
+    }
+
+    pub(super) fn heard(&mut self, now: Instant) {
+        if let Some(keepalive) = &mut self.keepalive {
+            keepalive.heard(now);
+        }
+    }
+
+    pub(super) fn check_silence(&mut self, now: Instant) -> Silence {
+        self.keepalive
+            .as_mut()
+            .map_or(Silence::Short, |keepalive| keepalive.check(now))
+    }
+
+    /// Notes a good reply.
+    fn note_reply(&mut self, call: &Call) {
+        match call.effect {
+            Effect::None => {}
+            Effect::OpenStream => self.streams.open(call),
+            Effect::WatchClose => self.watches_close = true,
+            Effect::UnwatchClose => self.watches_close = false,
+        }
+    }
+}
+
+/// What a good reply to a call of this procedure changes.
+fn effect(program: Program, procedure: Procedure) -> Effect {
+    match (program, procedure) {
+        (Program::REMOTE, remote::CONNECT_REGISTER_CLOSE_CALLBACK) => Effect::WatchClose,
+        (Program::REMOTE, remote::CONNECT_UNREGISTER_CLOSE_CALLBACK) => Effect::UnwatchClose,
+        _ => match table::lookup(program, procedure).and_then(|row| row.stream) {
+            Some(_) => Effect::OpenStream,
+            None => Effect::None,
+        },
+    }
+}
+
+impl Session {
+    /// A frame of the client's on an open connection.
+    pub(super) fn serve_client(&mut self, frame: &Frame<'_>) -> Verdict {
+        let Phase::Serving(serving) = &mut self.phase else {
+            return Verdict::Hold;
+        };
+        let header = frame.header;
+        if header.kind.is_call() {
+            return self.serve_call(header);
+        }
+        if !header.kind.is_stream() {
+            // Replies, events and unknown types: libvirt's daemon ignores them from a client.
+            return Verdict::Consumed;
+        }
+        match serving.streams.upstream_of(&header) {
+            Some(upstream) => Verdict::Relay(Peer::Upstream(upstream)),
+            None => Verdict::Consumed,
+        }
+    }
+
+    fn serve_call(&mut self, header: Header) -> Verdict {
+        let Phase::Serving(serving) = &mut self.phase else {
+            return Verdict::Hold;
+        };
+        let (
+            Header {
+                program,
+                version,
+                procedure,
+                serial,
+                ..
+            },
+            upstream,
+        ) = (header, serving.id);
+        if serving.calls.find(serial).is_some() || serving.streams.has(serial) {
+            tracing::warn!(?header, "the client uses a serial twice: closing");
+            self.abort();
+            return Verdict::Consumed;
+        }
+        let effect = effect(program, procedure);
+        let fault = if self.draining {
+            Some(Fault::draining())
+        } else if (program, procedure) == (Program::REMOTE, remote::CONNECT_OPEN) {
+            Some(Fault::already_open())
+        } else if header.kind == MessageType::CALL_WITH_FDS && !serving.descriptors {
+            Some(Fault::no_descriptors())
+        } else if effect == Effect::OpenStream && serving.streams.len() >= STREAMS {
+            Some(Fault::too_many_streams())
+        } else {
+            None
+        };
+        if let Some(fault) = fault {
+            self.refuse(header, &fault);
+            return Verdict::Consumed;
+        }
+        if serving.calls.len() >= CALLS {
+            return Verdict::Hold;
+        }
+        serving.calls.push(Call {
+            serial,
+            program,
+            version,
+            procedure,
+            upstream,
+            effect,
+        });
+        Verdict::Relay(Peer::Upstream(upstream))
+    }
+
+    /// A frame of the daemon's on an open connection.
+    pub(super) fn serve_upstream(
+        &mut self,
+        from: UpstreamId,
+        frame: &Frame<'_>,
+        now: Instant,
+    ) -> Verdict {
+        let Phase::Serving(serving) = &mut self.phase else {
+            return Verdict::Consumed;
+        };
+        if serving.id != from {
+            return Verdict::Consumed;
+        }
+        serving.heard(now);
+        let header = frame.header;
+        let broken = if header.kind.is_reply() {
+            match self.serve_reply(from, &header) {
+                Some(verdict) => return self.drain_after(verdict, now),
+                None => "a reply that nobody waits for",
+            }
+        } else if header.kind.is_stream() {
+            if !serving.streams.is_from(from, &header) {
+                return Verdict::Consumed;
+            }
+            serving.streams.note_upstream(&header);
+            return self.drain_after(Verdict::Relay(Peer::Client), now);
+        } else if header.kind == MessageType::MESSAGE {
+            return Verdict::Relay(Peer::Client);
+        } else {
+            "a frame that only clients send"
+        };
+        self.handle_upstream_lost(from, &Lost::Protocol(broken), now);
+        Verdict::Consumed
+    }
+
+    /// A reply; `None` if it answers nothing.
+    fn serve_reply(&mut self, from: UpstreamId, header: &Header) -> Option<Verdict> {
+        let Phase::Serving(serving) = &mut self.phase else {
+            return None;
+        };
+        let Some(call) = serving.calls.answer(from, header) else {
+            // A stream whose hole could not be written is ended by an error reply.
+            let ends_stream =
+                header.status == Status::ERROR && serving.streams.is_from(from, header);
+            serving.streams.note_upstream(header);
+            return ends_stream.then_some(Verdict::Relay(Peer::Client));
+        };
+        if header.kind == MessageType::REPLY_WITH_FDS && !serving.descriptors {
+            self.refuse(*header, &Fault::no_descriptors());
+            return Some(Verdict::Consumed);
+        }
+        if header.status == Status::OK {
+            serving.note_reply(&call);
+        }
+        Some(Verdict::Relay(Peer::Client))
+    }
+
+    /// While draining, the last answer closes the connection.
+    fn drain_after(&mut self, verdict: Verdict, now: Instant) -> Verdict {
+        if self.draining {
+            self.handle_drain(now);
+        }
+        verdict
+    }
+
+    /// The daemon is gone: every call gets an answer, every stream its abort, and the client hears
+    /// of it before the connection closes.
+    pub(super) fn lose_upstream(&mut self, id: UpstreamId, lost: &Lost, now: Instant) {
+        let Phase::Serving(serving) = &mut self.phase else {
+            return;
+        };
+        let name = &*serving.upstream.name;
+        tracing::warn!(upstream = name, why = %lost, "upstream lost");
+        let fault = Fault::upstream_lost(name, &lost.to_string());
+        let mut bytes = Vec::new();
+        for call in serving.calls.fail(id) {
+            let Call {
+                program,
+                version,
+                procedure,
+                serial,
+                ..
+            } = call;
+            let call = Header {
+                program,
+                version,
+                ..Header::remote_call(procedure, serial)
+            };
+            fault.answer(call, &mut bytes);
+        }
+        for stream in serving.streams.fail(id) {
+            frame::write(&mut bytes, stream.abort(), |writer| fault.encode(writer));
+        }
+        if serving.watches_close {
+            let silent = matches!(lost, Lost::Silent);
+            let reason = if silent { CLOSED_KEEPALIVE } else { CLOSED_EOF };
+            frame::write(&mut bytes, connection_closed(), |writer| {
+                _ = writer.i32(reason)
+            });
+        }
+        self.actions.push_back(Action::Send {
+            to: Peer::Client,
+            bytes,
+        });
+        self.close(now);
+    }
+}
+
+/// Header of the event that tells a client of its lost connection.
+fn connection_closed() -> Header {
+    Header {
+        program: Program::REMOTE,
+        version: VERSION,
+        procedure: remote::CONNECT_EVENT_CONNECTION_CLOSED,
+        kind: MessageType::MESSAGE,
+        serial: Serial(0),
+        status: Status::OK,
+    }
+}

@@ -1,0 +1,1 @@
+//! Conversations with a session: no sockets, no clock.
