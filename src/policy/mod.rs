@@ -1,7 +1,83 @@
 //! The policy: YAML text to a checked, compiled, immutable snapshot, and the decisions made by it.
 //!
+//! - [`load`]: text in, [`Loaded`] or a [`Report`] of every problem out.
 //! - [`facts`]: what is proven about a client.
 //! - [`model`]: the compiled snapshot that the rest of the program reads.
+//! - [`report`]: problems with their places, for people and for programs.
+//! - [`schema`]: the JSON schema of the file.
+//! - [`explain`]: why a client and URI are sent where they are.
+//! - [`store`]: the snapshot in force.
+//!
+//! The way of the text: [`yaml`] (a tree with places) → [`schema`] (does it fit?) → [`raw`] (typed
+//! as written) → [`compile`] (names resolved, patterns built) → [`check`] (does it make sense as a
+//! whole?). Decisions are in [`route`], over [`identity`] and [`uri`].
 
+mod check;
+mod compile;
+pub mod explain;
 pub mod facts;
+mod identity;
 pub mod model;
+mod pattern;
+mod raw;
+pub mod report;
+mod route;
+mod schema;
+pub mod store;
+mod uri;
+mod yaml;
+
+pub use report::Report;
+pub use schema::schema;
+pub use yaml::MAX_FILE_BYTES;
+
+use model::Policy;
+use yaml::Document;
+
+/// A policy that may be put in force.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The policy.
+    pub policy: Policy,
+    /// What is hardly meant as written; without errors.
+    pub warnings: Report,
+}
+
+/// Reads a policy file: `name` is what messages call it, `env` looks up the variables that paths
+/// may refer to.
+///
+/// # Errors
+/// A report of every error and warning in the file.
+pub fn load(
+    name: &str,
+    text: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Loaded, Report> {
+    let mut problems = Vec::new();
+    let policy = Document::parse(text, &mut problems)
+        .and_then(|document| compile::policy(&document, env, &mut problems));
+    let report = Report::new(name, text, problems);
+    match policy {
+        Some(policy) if report.errors() == 0 => Ok(Loaded {
+            policy,
+            warnings: report,
+        }),
+        _ => Err(report),
+    }
+}
+
+/// The text of a file's bytes.
+///
+/// # Errors
+/// A report that the file is not UTF-8, with the place and a hint.
+pub fn decode<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, Report> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let hint = match bytes {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "it looks like UTF-16; save it as UTF-8",
+            _ => "save it as UTF-8",
+        };
+        Report::unreadable(name, format!("line {line} is not UTF-8 text: {hint}"))
+    })
+}

@@ -4,13 +4,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One immutable policy generation.
+pub use super::identity::{Identity, IdentitySet};
+pub use super::route::Route;
+
+/// One immutable policy generation. Made by [`load`](super::load) alone.
 #[derive(Debug)]
 pub struct Policy {
     /// Settings of the daemon as a whole.
     pub daemon: Daemon,
     /// Listeners in file order.
     pub listeners: Vec<Arc<Listener>>,
+    /// Driver daemons in file order.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Identities in file order; their places here are what an [`IdentitySet`] holds.
+    pub identities: Vec<Identity>,
+    /// Routes in file order; the first that matches wins.
+    pub routes: Vec<Route>,
+    /// Places of the identities, each after those that it refers to.
+    pub(super) identity_order: Vec<usize>,
 }
 
 /// Settings of the daemon as a whole (`daemon:` in the file).
@@ -97,6 +108,8 @@ pub struct Target {
     pub upstream: Arc<Upstream>,
     /// URI for its `CONNECT_OPEN`; the empty string lets the daemon probe.
     pub open_uri: String,
+    /// Line of the policy file, from 1, of the route that chose it.
+    pub line: usize,
 }
 
 /// Outcome of routing one `CONNECT_OPEN`.

@@ -1,0 +1,257 @@
+//! Why a client and URI are sent where they are: every route in order, with the first reason why
+//! it does not match.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::facts::ClientFacts;
+use super::identity::IdentitySet;
+use super::model::{Policy, Target};
+use super::report::quoted;
+use super::route::{Action, Route};
+use super::uri::{Uri, UriPattern};
+
+/// The decision on one client and URI, step by step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// Who asks.
+    pub client: ClientFacts,
+    /// Names of its identities, in file order.
+    pub identities: Vec<Arc<str>>,
+    /// What it asks for.
+    pub asked: Step,
+}
+
+/// One URI on its way through the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// The URI; empty if the client named none.
+    pub uri: String,
+    /// Why no route can match, if that lies in the URI itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+    /// The routes down to the one that matched.
+    pub routes: Vec<RouteVerdict>,
+    /// Where it leads.
+    pub outcome: Outcome,
+}
+
+/// What became of one route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RouteVerdict {
+    /// Line of the policy file where the route begins.
+    pub line: usize,
+    /// Its URI patterns.
+    pub uris: Vec<String>,
+    /// `None` if it matched, else the first reason why not.
+    pub mismatch: Option<String>,
+}
+
+/// Where a URI leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// To a daemon.
+    Open(Opened),
+    /// These URIs are tried in turn; the first whose daemon is alive serves the client.
+    Probe(Vec<Step>),
+    /// Nowhere.
+    NoRoute,
+}
+
+/// What is opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Opened {
+    /// Line of the route.
+    pub line: usize,
+    /// Name of the upstream.
+    pub upstream: Arc<str>,
+    /// Its socket for this client.
+    pub socket: PathBuf,
+    /// It is opened read-only.
+    pub readonly: bool,
+    /// URI opened there; empty lets the daemon probe.
+    pub uri: String,
+}
+
+impl Policy {
+    /// Explains what [`route`](Self::route) does with this client and URI.
+    #[must_use]
+    pub fn explain(&self, facts: &ClientFacts, uri: &str) -> Explanation {
+        let set = self.identities_of(facts);
+        let names = set.iter().filter_map(|index| self.identities.get(index));
+        Explanation {
+            client: facts.clone(),
+            identities: names.map(|identity| Arc::clone(&identity.name)).collect(),
+            asked: self.step(facts, &set, uri),
+        }
+    }
+
+    fn step(&self, facts: &ClientFacts, set: &IdentitySet, text: &str) -> Step {
+        let mut step = Step {
+            uri: text.to_owned(),
+            fault: None,
+            routes: Vec::new(),
+            outcome: Outcome::NoRoute,
+        };
+        let uri = match Uri::parse(text) {
+            Ok(uri) => uri,
+            Err(fault) => {
+                step.fault = Some(fault.to_string());
+                return step;
+            }
+        };
+        for route in &self.routes {
+            let mismatch = self.mismatch(route, facts, set, &uri);
+            let matched = mismatch.is_none();
+            step.routes.push(RouteVerdict {
+                line: route.line,
+                uris: route.uris.iter().map(UriPattern::text).collect(),
+                mismatch,
+            });
+            if matched {
+                step.outcome = self.outcome(route, facts, set, &uri);
+                break;
+            }
+        }
+        step
+    }
+
+    fn outcome(
+        &self,
+        route: &Route,
+        facts: &ClientFacts,
+        set: &IdentitySet,
+        uri: &Uri<'_>,
+    ) -> Outcome {
+        if let Action::Probe(uris) = &route.action {
+            return Outcome::Probe(uris.iter().map(|uri| self.step(facts, set, uri)).collect());
+        }
+        let target = route
+            .pattern_for(uri)
+            .and_then(|pattern| route.target(pattern, uri));
+        match target {
+            None => Outcome::NoRoute,
+            Some(Target {
+                upstream,
+                open_uri,
+                line,
+            }) => Outcome::Open(Opened {
+                line,
+                upstream: Arc::clone(&upstream.name),
+                socket: match &upstream.unix_ro {
+                    Some(socket) if facts.readonly => socket.clone(),
+                    _ => upstream.unix.clone(),
+                },
+                readonly: facts.readonly,
+                uri: open_uri,
+            }),
+        }
+    }
+
+    fn mismatch(
+        &self,
+        route: &Route,
+        facts: &ClientFacts,
+        set: &IdentitySet,
+        uri: &Uri<'_>,
+    ) -> Option<String> {
+        let reasons: Vec<_> = route
+            .uris
+            .iter()
+            .map(|pattern| pattern.mismatch(uri))
+            .collect();
+        if reasons.iter().all(Option::is_some) {
+            // Of several patterns, the one that came furthest says most.
+            let reason = reasons
+                .into_iter()
+                .flatten()
+                .max_by_key(super::uri::Mismatch::distance);
+            return reason.map(|reason| reason.to_string());
+        }
+        if !route.serves_listener(&facts.listener) {
+            return Some(format!(
+                "it is not for the listener {}",
+                quoted(&facts.listener)
+            ));
+        }
+        if !route.serves_identities(set) {
+            let clients = route.clients.iter().flatten();
+            let names = clients.filter_map(|index| self.identities.get(*index));
+            let names: Vec<String> = names.map(|identity| quoted(&identity.name)).collect();
+            return Some(format!("the client is not {}", names.join(" or ")));
+        }
+        None
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "client: by listener {}", quoted(&self.client.listener))?;
+        if self.client.readonly {
+            f.write_str(", read-only")?;
+        }
+        if let Some(user) = self
+            .client
+            .unix
+            .as_ref()
+            .and_then(|unix| unix.user.as_ref())
+        {
+            write!(f, ", user {}", quoted(user))?;
+        }
+        let names: Vec<String> = self.identities.iter().map(|name| quoted(name)).collect();
+        let names = if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        };
+        writeln!(f, "\nidentities: {names}")?;
+        self.asked.write(f, 0)
+    }
+}
+
+impl Step {
+    fn write(&self, f: &mut fmt::Formatter<'_>, indent: usize) -> fmt::Result {
+        let margin = " ".repeat(indent);
+        match self.uri.as_str() {
+            "" => writeln!(f, "{margin}no URI:")?,
+            uri => writeln!(f, "{margin}URI {}:", quoted(uri))?,
+        }
+        for route in &self.routes {
+            let uris: Vec<String> = route.uris.iter().map(|uri| quoted(uri)).collect();
+            let verdict = match &route.mismatch {
+                None => "matches",
+                Some(reason) => reason,
+            };
+            writeln!(
+                f,
+                "{margin}  line {}, {}: {verdict}",
+                route.line,
+                uris.join(", ")
+            )?;
+        }
+        match &self.outcome {
+            Outcome::NoRoute => match &self.fault {
+                Some(fault) => writeln!(f, "{margin}  => no route, for {fault}"),
+                None => writeln!(f, "{margin}  => no route"),
+            },
+            Outcome::Open(opened) => {
+                let readonly = if opened.readonly { ", read-only" } else { "" };
+                writeln!(
+                    f,
+                    "{margin}  => upstream {} at {}{readonly}, opening {}",
+                    quoted(&opened.upstream),
+                    opened.socket.display(),
+                    quoted(&opened.uri),
+                )
+            }
+            Outcome::Probe(steps) => {
+                writeln!(f, "{margin}  => the first of these whose daemon is alive")?;
+                steps.iter().try_for_each(|step| step.write(f, indent + 4))
+            }
+        }
+    }
+}

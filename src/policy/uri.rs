@@ -1,0 +1,545 @@
+//! URIs as clients name them and patterns over them.
+//!
+//! libvirt's form is `driver[+transport]://host/path?name=value&...`, but what a client sends is
+//! text of its choosing and only ever a key into the route table. A pattern is split at its first
+//! `?`: the part before is a glob over the client's URI before its own `?`; then each parameter
+//! that the pattern names must be there, in any order, with a value that matches its glob. A
+//! parameter that the pattern does not name makes the client's URI NOT match, unless the pattern
+//! has a bare `*` among its parameters: who asks for `host=hv2` must not land on the local daemon
+//! by a route that never heard of hosts.
+
+use std::borrow::Cow;
+
+use super::pattern::{Pattern, PatternError, REGEX_PREFIX};
+
+/// Bytes of a client's URI; libvirt lets it be as long as a frame, honest ones are under 200.
+pub(super) const MAX_URI: usize = 4096;
+
+/// A client's URI, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Uri<'a> {
+    text: &'a str,
+    base: &'a str,
+    params: Vec<Param<'a>>,
+}
+
+/// One query parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Param<'a> {
+    /// As it came: `name=value` or `name`.
+    source: &'a str,
+    name: Cow<'a, str>,
+    /// Percent-decoded once.
+    value: Cow<'a, str>,
+}
+
+/// Why a client's URI matches no pattern whatever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum UriFault {
+    #[error("it is longer than {MAX_URI} bytes")]
+    TooLong,
+    #[error("it has control characters")]
+    ControlCharacter,
+    #[error("it has a fragment (`#`)")]
+    Fragment,
+    #[error("its query has a `;`, which some readers take for a separator")]
+    Semicolon,
+    #[error("its query has a parameter without a name")]
+    Unnamed,
+    #[error("its query has an invalid percent encoding")]
+    Encoding,
+    #[error("its query names a parameter twice")]
+    Duplicate,
+}
+
+/// Why a URI does not match one pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Mismatch {
+    #[error("its URI does not match")]
+    Base,
+    #[error("its URI lacks the parameter `{0}`")]
+    Missing(String),
+    #[error("its parameter `{0}` does not match")]
+    Value(String),
+    #[error("its URI has the parameter `{0}`, which the route does not name")]
+    Extra(String),
+}
+
+/// A pattern over URIs (`uri:` of a route).
+#[derive(Debug, Clone)]
+pub(super) enum UriPattern {
+    /// The empty string: the client named no URI. Nothing else matches that.
+    Unnamed,
+    /// Glob and parameters.
+    Parts {
+        base: Pattern,
+        params: Vec<(String, Pattern)>,
+        others: bool,
+        text: String,
+    },
+    /// `regex:`, over the whole URI as it came.
+    Regex(Pattern),
+}
+
+/// Why a string is no URI pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum UriPatternError {
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    #[error("a URI pattern has no fragment (`#`)")]
+    Fragment,
+    #[error("the query of this URI pattern is empty")]
+    EmptyQuery,
+    #[error("{0} is no name of a query parameter")]
+    ParamName(String),
+    #[error("the parameter `{0}` is there twice")]
+    Duplicate(String),
+}
+
+impl Mismatch {
+    /// How far the match came.
+    pub(super) fn distance(&self) -> u8 {
+        match self {
+            Self::Base => 0,
+            Self::Missing(_) => 1,
+            Self::Value(_) => 2,
+            Self::Extra(_) => 3,
+        }
+    }
+}
+
+impl<'a> Uri<'a> {
+    pub(super) fn parse(text: &'a str) -> Result<Self, UriFault> {
+        if text.len() > MAX_URI {
+            return Err(UriFault::TooLong);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(UriFault::ControlCharacter);
+        }
+        if text.contains('#') {
+            return Err(UriFault::Fragment);
+        }
+        let (base, query) = text.split_once('?').unwrap_or((text, ""));
+        let mut params: Vec<Param<'a>> = Vec::new();
+        if query.contains(';') {
+            return Err(UriFault::Semicolon);
+        }
+        for source in query.split('&').filter(|source| !source.is_empty()) {
+            let (name, value) = source.split_once('=').unwrap_or((source, ""));
+            let param = Param {
+                source,
+                name: decode(name)?,
+                value: decode(value)?,
+            };
+            if param.name.is_empty() {
+                return Err(UriFault::Unnamed);
+            }
+            // libvirt compares some names without regard to case.
+            if params
+                .iter()
+                .any(|other| other.name.eq_ignore_ascii_case(&param.name))
+            {
+                return Err(UriFault::Duplicate);
+            }
+            params.push(param);
+        }
+        Ok(Self { text, base, params })
+    }
+
+    /// The client named none.
+    pub(super) fn is_unnamed(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    fn param(&self, name: &str) -> Option<&Param<'a>> {
+        self.params.iter().find(|param| param.name == name)
+    }
+}
+
+impl UriPattern {
+    pub(super) fn parse(text: &str) -> Result<Self, UriPatternError> {
+        if text.is_empty() {
+            return Ok(Self::Unnamed);
+        }
+        if text.starts_with(REGEX_PREFIX) {
+            return Ok(Self::Regex(Pattern::parse(text)?));
+        }
+        if text.contains('#') {
+            return Err(UriPatternError::Fragment);
+        }
+        let (base, query) = match text.split_once('?') {
+            None => (text, None),
+            Some((base, query)) => (base, Some(query)),
+        };
+        if query == Some("") {
+            return Err(UriPatternError::EmptyQuery);
+        }
+        let mut params: Vec<(String, Pattern)> = Vec::new();
+        let mut others = false;
+        for param in query.into_iter().flat_map(|query| query.split('&')) {
+            if param == "*" {
+                others = true;
+                continue;
+            }
+            let (name, value) = param.split_once('=').unwrap_or((param, ""));
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+            if name.is_empty() || !name.chars().all(plain) {
+                return Err(UriPatternError::ParamName(super::report::quoted(name)));
+            }
+            if params
+                .iter()
+                .any(|(other, _)| other.eq_ignore_ascii_case(name))
+            {
+                return Err(UriPatternError::Duplicate(name.to_owned()));
+            }
+            params.push((name.to_owned(), Pattern::glob(value)?));
+        }
+        Ok(Self::Parts {
+            base: Pattern::glob(base)?,
+            params,
+            others,
+            text: text.to_owned(),
+        })
+    }
+
+    /// As the file has it.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Unnamed => String::new(),
+            Self::Parts { text, .. } => text.clone(),
+            Self::Regex(pattern) => pattern.to_string(),
+        }
+    }
+
+    pub(super) fn matches(&self, uri: &Uri<'_>) -> bool {
+        match self {
+            Self::Unnamed => uri.is_unnamed(),
+            Self::Regex(pattern) => !uri.is_unnamed() && pattern.matches(uri.text),
+            Self::Parts {
+                base,
+                params,
+                others,
+                ..
+            } => {
+                !uri.is_unnamed()
+                    && base.matches(uri.base)
+                    && params.iter().all(|(name, pattern)| {
+                        uri.param(name).is_some_and(|param| pattern.matches(&param.value))
+                    })
+                    // Names are unique on both sides, so equal numbers mean that none is left.
+                    && (*others || uri.params.len() == params.len())
+            }
+        }
+    }
+
+    /// Why [`matches`](Self::matches) says no; `None` if it says yes.
+    pub(super) fn mismatch(&self, uri: &Uri<'_>) -> Option<Mismatch> {
+        if self.matches(uri) {
+            return None;
+        }
+        let Self::Parts { base, params, .. } = self else {
+            return Some(Mismatch::Base);
+        };
+        if uri.is_unnamed() || !base.matches(uri.base) {
+            return Some(Mismatch::Base);
+        }
+        for (name, pattern) in params {
+            match uri.param(name) {
+                None => return Some(Mismatch::Missing(name.clone())),
+                Some(param) if !pattern.matches(&param.value) => {
+                    return Some(Mismatch::Value(name.clone()));
+                }
+                Some(_) => {}
+            }
+        }
+        uri.params
+            .iter()
+            .find(|param| !params.iter().any(|(name, _)| *name == param.name))
+            .map(|param| Mismatch::Extra(param.name.clone().into_owned()))
+    }
+
+    /// The URI to open for a client's URI that matched: without the parameters that this pattern
+    /// names, for they chose the route and mean nothing to the daemon.
+    pub(super) fn open_uri(&self, uri: &Uri<'_>) -> String {
+        let Self::Parts { params, .. } = self else {
+            return uri.text.to_owned();
+        };
+        let mut out = uri.base.to_owned();
+        let mut separator = '?';
+        for param in &uri.params {
+            if !params.iter().any(|(name, _)| *name == param.name) {
+                out.push(separator);
+                out.push_str(param.source);
+                separator = '&';
+            }
+        }
+        out
+    }
+
+    /// Whether this certainly matches every URI that `other` matches. `false` may also mean "not
+    /// known".
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unnamed, Self::Unnamed) => true,
+            (Self::Regex(wide), Self::Regex(narrow)) => wide.covers(narrow),
+            (
+                Self::Regex(wide),
+                Self::Parts {
+                    base,
+                    params,
+                    others: false,
+                    text,
+                },
+            ) => {
+                params.is_empty()
+                    && base.literal().is_some()
+                    && Pattern::glob(text).is_ok_and(|literal| wide.covers(&literal))
+            }
+            (
+                Self::Parts {
+                    base,
+                    params,
+                    others,
+                    ..
+                },
+                Self::Regex(narrow),
+            ) => base.covers(narrow) && params.is_empty() && *others,
+            (
+                Self::Parts {
+                    base,
+                    params,
+                    others,
+                    ..
+                },
+                Self::Parts {
+                    base: narrow,
+                    params: narrow_params,
+                    others: narrow_others,
+                    ..
+                },
+            ) => {
+                let find = |params: &[(String, Pattern)], name: &str| {
+                    params
+                        .iter()
+                        .find(|(other, _)| other == name)
+                        .map(|(_, value)| value.clone())
+                };
+                base.covers(narrow)
+                    && params.iter().all(|(name, wide)| {
+                        find(narrow_params, name).is_some_and(|value| wide.covers(&value))
+                    })
+                    && (*others
+                        || !*narrow_others
+                            && narrow_params
+                                .iter()
+                                .all(|(name, _)| find(params, name).is_some()))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Decodes `%XX` once. What is not UTF-8 then, or hides control characters, is refused.
+fn decode(text: &str) -> Result<Cow<'_, str>, UriFault> {
+    if !text.contains('%') {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let mut digit = || bytes.next().and_then(|byte| char::from(byte).to_digit(16));
+        let (Some(high), Some(low)) = (digit(), digit()) else {
+            return Err(UriFault::Encoding);
+        };
+        out.push(u8::try_from(high * 16 + low).map_err(|_| UriFault::Encoding)?);
+    }
+    let text = String::from_utf8(out).map_err(|_| UriFault::Encoding)?;
+    if text.chars().any(char::is_control) {
+        return Err(UriFault::ControlCharacter);
+    }
+    Ok(Cow::Owned(text))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is the failed test")]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> UriPattern {
+        UriPattern::parse(text).unwrap()
+    }
+
+    #[test]
+    fn matching_and_what_is_opened() {
+        for (text, uri, opened) in [
+            ("", "", Some("")),
+            ("", "qemu:///system", None),
+            ("*", "", None),
+            ("*?*", "", None),
+            ("regex:.*", "", None),
+            ("qemu:///system", "qemu:///system", Some("qemu:///system")),
+            ("qemu:///system", "qemu:///system?", Some("qemu:///system")),
+            ("qemu:///system", "qemu:///session", None),
+            ("qemu:///system", "QEMU:///system", None),
+            ("qemu:///*", "qemu:///system", Some("qemu:///system")),
+            // A parameter that the pattern does not name.
+            ("qemu:///system", "qemu:///system?host=hv2", None),
+            ("*", "qemu:///system?host=hv2", None),
+            (
+                "qemu:///system?*",
+                "qemu:///system?host=hv2",
+                Some("qemu:///system?host=hv2"),
+            ),
+            ("qemu:///system?*", "qemu:///system", Some("qemu:///system")),
+            // One that it names.
+            (
+                "qemu:///system?host=hv2",
+                "qemu:///system?host=hv2",
+                Some("qemu:///system"),
+            ),
+            ("qemu:///system?host=hv2", "qemu:///system", None),
+            ("qemu:///system?host=hv2", "qemu:///system?host=hv3", None),
+            (
+                "qemu:///system?host=hv2",
+                "qemu:///system?host=hv2&x=1",
+                None,
+            ),
+            (
+                "qemu:///system?host=hv*",
+                "qemu:///system?host=hv3",
+                Some("qemu:///system"),
+            ),
+            (
+                "qemu:///system?host=hv2&*",
+                "qemu:///system?a=1&host=hv2&b=2",
+                Some("qemu:///system?a=1&b=2"),
+            ),
+            ("a:///?x=1&y=2", "a:///?y=2&x=1", Some("a:///")),
+            ("a:///?x=1&y=2", "a:///?x=1", None),
+            ("a:///?flag", "a:///?flag", Some("a:///")),
+            ("a:///?flag", "a:///?flag=", Some("a:///")),
+            ("a:///?flag", "a:///?flag=1", None),
+            ("a:///?q=*", "a:///?q=a=b?c", Some("a:///")),
+            // Percent encodings count decoded once, in names as in values.
+            ("a:///?x=hv2", "a:///?x=%68v2", Some("a:///")),
+            ("a:///?x=hv2", "a:///?%78=hv2", Some("a:///")),
+            ("a:///?x=hv2", "a:///?x=%2568v2", None),
+            ("a:///?x=*", "a:///?x=%6", None),
+            ("a:///?x=*", "a:///?x=%zz", None),
+            ("a:///?x=*", "a:///?x=%+1", None),
+            ("a:///?x=*", "a:///?x=%ff", None),
+            ("a:///?x=*", "a:///?x=%00", None),
+            ("a:///?*", "a:///?y=%20&x", Some("a:///?y=%20&x")),
+            // Ambiguous ones match nothing.
+            ("a:///?x=*", "a:///?x=1&x=1", None),
+            ("a:///?*", "a:///?x=1&X=2", None),
+            ("a:///?*", "a:///?x=1;host=hv2", None),
+            ("a:///?*", "a:///?=1", None),
+            ("a:///*", "a:///#f", None),
+            ("regex:.*", "a:///?x=1&x=2", None),
+            ("a:///*", "a:///\n", None),
+            // A regular expression sees the whole.
+            (
+                r"regex:qemu:///system\?host=hv[0-9]",
+                "qemu:///system?host=hv2",
+                Some("qemu:///system?host=hv2"),
+            ),
+            (
+                r"regex:qemu:///system\?host=hv[0-9]",
+                "qemu:///system?host=hv22",
+                None,
+            ),
+        ] {
+            let uri_parsed = Uri::parse(uri);
+            let found = uri_parsed.ok().and_then(|uri| {
+                let pattern = pattern(text);
+                assert_eq!(
+                    pattern.matches(&uri),
+                    pattern.mismatch(&uri).is_none(),
+                    "{text} {uri:?}"
+                );
+                pattern.matches(&uri).then(|| pattern.open_uri(&uri))
+            });
+            assert_eq!(found.as_deref(), opened, "{text} {uri}");
+        }
+    }
+
+    #[test]
+    fn a_long_uri_matches_nothing() {
+        let long = "a".repeat(MAX_URI);
+        assert!(pattern("*").matches(&Uri::parse(&long).unwrap()));
+        assert_eq!(
+            Uri::parse(&format!("{long}a")).unwrap_err(),
+            UriFault::TooLong
+        );
+    }
+
+    #[test]
+    fn the_reason_is_named() {
+        let reason = |text: &str, uri: &str| pattern(text).mismatch(&Uri::parse(uri).unwrap());
+        assert_eq!(reason("a:///", "b:///"), Some(Mismatch::Base));
+        assert_eq!(reason("a:///", ""), Some(Mismatch::Base));
+        assert_eq!(
+            reason("a:///?x=1", "a:///"),
+            Some(Mismatch::Missing("x".into()))
+        );
+        assert_eq!(
+            reason("a:///?x=1", "a:///?x=2"),
+            Some(Mismatch::Value("x".into()))
+        );
+        assert_eq!(
+            reason("a:///?x=1", "a:///?x=1&y=2"),
+            Some(Mismatch::Extra("y".into()))
+        );
+    }
+
+    #[test]
+    fn patterns_that_mislead_are_refused() {
+        for (text, error) in [
+            ("a:///?", UriPatternError::EmptyQuery),
+            ("a:///#x", UriPatternError::Fragment),
+            (
+                "qemu://hv?/system",
+                UriPatternError::ParamName("`/system`".into()),
+            ),
+            ("a:///?x=1&&y=2", UriPatternError::ParamName("``".into())),
+            ("a:///?h*=1", UriPatternError::ParamName("`h*`".into())),
+            ("a:///?x=1&X=2", UriPatternError::Duplicate("X".into())),
+        ] {
+            assert_eq!(UriPattern::parse(text).unwrap_err(), error, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wider_pattern_covers_a_narrower_one() {
+        for (wide, narrow, expected) in [
+            ("", "", true),
+            ("*?*", "", false),
+            ("*", "qemu:///system", true),
+            ("*", "qemu:///system?host=hv2", false),
+            ("*?*", "qemu:///system?host=hv2", true),
+            ("*?*", "qemu:///system?host=hv2&*", true),
+            ("*?*", "regex:.*", true),
+            ("*", "regex:.*", false),
+            ("a:///?x=*", "a:///?x=1", true),
+            ("a:///?x=1", "a:///?x=*", false),
+            ("a:///?x=1", "a:///", false),
+            ("a:///?x=1", "a:///?x=1&y=1", false),
+            ("a:///?x=1&*", "a:///?x=1&y=1", true),
+            ("a:///?x=1", "a:///?x=1&*", false),
+            ("regex:a.*", "a:///", true),
+            ("regex:a.*", "a:///?x=1", false),
+            ("regex:a.*", "a:///*", false),
+        ] {
+            assert_eq!(
+                pattern(wide).covers(&pattern(narrow)),
+                expected,
+                "{wide} {narrow}"
+            );
+        }
+    }
+}

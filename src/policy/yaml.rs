@@ -1,0 +1,462 @@
+//! YAML text to a tree in which every key and value knows its place, under limits that no
+//! hostile file can pass.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
+use serde_saphyr::{Location, Options, Spanned};
+
+use super::report::Problem;
+
+/// Bytes of a policy file. Thousands of routes fit in a tenth of this.
+pub const MAX_FILE_BYTES: usize = 1024 * 1024;
+/// Nesting of lists and mappings: identities may nest, nothing else goes deeper than five. Also
+/// bounds the recursion of everything that walks the tree.
+const MAX_DEPTH: usize = 48;
+/// Keys, values, lists and mappings, aliases expanded. A route takes about ten.
+const MAX_NODES: usize = 200_000;
+/// Anchors (`&name`); they only save typing, so few are honest.
+const MAX_ANCHORS: usize = 1_000;
+/// Aliases (`*name`).
+const MAX_ALIASES: usize = 1_000;
+/// Parser events that all aliases together may repeat: what stops "billion laughs".
+const MAX_ALIAS_EVENTS: usize = 50_000;
+/// Aliases within aliased values.
+const MAX_ALIAS_DEPTH: usize = 8;
+
+/// A value and its place in the text.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Node {
+    /// Bytes of the text; empty at the start of a block list or mapping.
+    pub(super) span: Range<usize>,
+    pub(super) data: Data,
+}
+
+/// What a node holds.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Data {
+    Null,
+    Bool(bool),
+    Int(i64),
+    /// An integer beyond `i64`.
+    BigInt(u64),
+    Float(f64),
+    Text(String),
+    List(Vec<Node>),
+    /// Entries in file order, duplicates included.
+    Map(Vec<(Key, Node)>),
+}
+
+/// A key of a mapping and its place.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Key {
+    pub(super) span: Range<usize>,
+    pub(super) text: String,
+}
+
+/// The text and the tree read from it.
+#[derive(Debug)]
+pub(super) struct Document<'a> {
+    pub(super) text: &'a str,
+    root: Node,
+}
+
+impl<'a> Document<'a> {
+    /// Reads the one YAML document of `text`. Syntax errors end the reading, so there is one
+    /// problem then; duplicate keys are all reported, into `problems`.
+    pub(super) fn parse(text: &'a str, problems: &mut Vec<Problem>) -> Option<Self> {
+        if text.len() > MAX_FILE_BYTES {
+            problems.push(
+                Problem::error(
+                    "too-large",
+                    None,
+                    format!(
+                        "the file has {} bytes, the limit is {MAX_FILE_BYTES}",
+                        text.len()
+                    ),
+                )
+                .help("is this the policy file?"),
+            );
+            return None;
+        }
+        if let Some(nul) = text.find('\0') {
+            problems.push(
+                Problem::error("syntax", Some(nul..nul + 1), "a NUL byte is no YAML text")
+                    .help("the file must be UTF-8 text; is it binary or UTF-16?"),
+            );
+            return None;
+        }
+        match serde_saphyr::from_str_with_options::<Node>(text, options()) {
+            Ok(root) => {
+                let document = Self { text, root };
+                document.report_duplicates(&document.root, problems);
+                Some(document)
+            }
+            Err(error) => {
+                problems.push(syntax_problem(text, &error));
+                None
+            }
+        }
+    }
+
+    /// The tree as a plain value; of duplicate keys, the first.
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        self.root.to_json()
+    }
+
+    /// Where the value at `pointer` is, or its key if the value is spread over lines.
+    pub(super) fn place(&self, pointer: &Pointer) -> Range<usize> {
+        let (key, node) = self.find(pointer);
+        match key {
+            Some(key) if node.is_block() => key.span.clone(),
+            _ => self.place_of(node),
+        }
+    }
+
+    /// Where the key at `pointer` is, or the value if it is an element of a list.
+    pub(super) fn key_place(&self, pointer: &Pointer) -> Range<usize> {
+        let (key, node) = self.find(pointer);
+        key.map_or_else(|| self.place_of(node), |key| key.span.clone())
+    }
+
+    /// The source of `span`.
+    pub(super) fn source(&self, span: &Range<usize>) -> &'a str {
+        self.text.get(span.clone()).unwrap_or_default()
+    }
+
+    /// The line, from 1, of a place.
+    pub(super) fn line(&self, span: &Range<usize>) -> usize {
+        line_of(self.text, span.start)
+    }
+
+    fn place_of(&self, node: &Node) -> Range<usize> {
+        match &node.data {
+            // A block mapping begins with its first key.
+            Data::Map(entries) if node.is_block() => entries
+                .first()
+                .map_or(node.span.clone(), |(key, _)| key.span.clone()),
+            Data::List(items) if node.is_block() => items
+                .first()
+                .map_or(node.span.clone(), |item| self.place_of(item)),
+            _ => node.span.clone(),
+        }
+    }
+
+    /// The deepest node on the way to `pointer`, with its key. A pointer that leads nowhere ends
+    /// at the last node that exists, so that every problem has some place.
+    fn find(&self, pointer: &Pointer) -> (Option<&Key>, &Node) {
+        let mut found = (None, &self.root);
+        for token in pointer.tokens() {
+            let next = match &found.1.data {
+                Data::Map(entries) => entries
+                    .iter()
+                    .find(|(key, _)| key.text == token)
+                    .map(|(key, node)| (Some(key), node)),
+                Data::List(items) => token
+                    .parse::<usize>()
+                    .ok()
+                    .and_then(|index| items.get(index))
+                    .map(|node| (None, node)),
+                _ => None,
+            };
+            let Some(next) = next else { break };
+            found = next;
+        }
+        found
+    }
+
+    fn report_duplicates(&self, node: &Node, problems: &mut Vec<Problem>) {
+        match &node.data {
+            Data::Map(entries) => {
+                let mut seen = std::collections::HashMap::new();
+                for (key, value) in entries {
+                    if let Some(first) = seen.get(key.text.as_str()) {
+                        problems.push(
+                            Problem::error(
+                                "duplicate-key",
+                                Some(key.span.clone()),
+                                format!("{} is there twice", super::report::quoted(&key.text)),
+                            )
+                            .related(Range::clone(first), "first here")
+                            .help("remove one of the two"),
+                        );
+                    } else {
+                        seen.insert(key.text.as_str(), key.span.clone());
+                    }
+                    self.report_duplicates(value, problems);
+                }
+            }
+            Data::List(items) => {
+                for item in items {
+                    self.report_duplicates(item, problems);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Where a value is in the tree: a JSON pointer (RFC 6901).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct Pointer(String);
+
+impl Pointer {
+    /// From the text of a JSON pointer.
+    pub(super) fn from_text(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// The value of `key` in the mapping that is here.
+    pub(super) fn key(&self, key: &str) -> Self {
+        Self(format!(
+            "{}/{}",
+            self.0,
+            key.replace('~', "~0").replace('/', "~1")
+        ))
+    }
+
+    /// Element `index`, from 0, of the list that is here.
+    pub(super) fn index(&self, index: usize) -> Self {
+        Self(format!("{}/{index}", self.0))
+    }
+
+    /// Its text.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The way from the root, unescaped.
+    pub(super) fn tokens(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        self.0.split('/').skip(1).map(|token| {
+            if token.contains('~') {
+                Cow::Owned(token.replace("~1", "/").replace("~0", "~"))
+            } else {
+                Cow::Borrowed(token)
+            }
+        })
+    }
+}
+
+/// The line, from 1, of byte `offset`.
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes()
+        .take(offset)
+        .filter(|byte| *byte == b'\n')
+        .count()
+        + 1
+}
+
+impl Node {
+    /// A list or mapping written over lines, without brackets.
+    fn is_block(&self) -> bool {
+        matches!(self.data, Data::List(_) | Data::Map(_)) && self.span.is_empty()
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        use serde_json::Value;
+        match &self.data {
+            Data::Null => Value::Null,
+            Data::Bool(value) => Value::from(*value),
+            Data::Int(value) => Value::from(*value),
+            Data::BigInt(value) => Value::from(*value),
+            Data::Float(value) => Value::from(*value),
+            Data::Text(value) => Value::from(value.as_str()),
+            Data::List(items) => items.iter().map(Self::to_json).collect(),
+            Data::Map(entries) => {
+                let mut map = serde_json::Map::new();
+                for (key, value) in entries {
+                    map.entry(key.text.as_str())
+                        .or_insert_with(|| value.to_json());
+                }
+                Value::Object(map)
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<Data>::deserialize(deserializer)?;
+        let mut span = byte_range(&spanned.referenced).unwrap_or_default();
+        // The parser gives brackets as one byte and block collections the place of their first
+        // token; only the brackets are worth underlining.
+        if let Data::List(_) | Data::Map(_) = spanned.value {
+            span.end = span.end.min(span.start + 1);
+        }
+        Ok(Self {
+            span,
+            data: spanned.value,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<String>::deserialize(deserializer)?;
+        Ok(Self {
+            span: byte_range(&spanned.referenced).unwrap_or_default(),
+            text: spanned.value,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Data {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct DataVisitor;
+
+        impl<'de> Visitor<'de> for DataVisitor {
+            type Value = Data;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Data, E> {
+                Ok(Data::Null)
+            }
+
+            fn visit_none<E>(self) -> Result<Data, E> {
+                Ok(Data::Null)
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Data, E> {
+                Ok(Data::Bool(value))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Data, E> {
+                Ok(Data::Int(value))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Data, E> {
+                Ok(i64::try_from(value).map_or(Data::BigInt(value), Data::Int))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Data, E> {
+                Ok(Data::Float(value))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Data, E> {
+                Ok(Data::Text(value.to_owned()))
+            }
+
+            fn visit_string<E>(self, value: String) -> Result<Data, E> {
+                Ok(Data::Text(value))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Data, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = access.next_element()? {
+                    items.push(item);
+                }
+                Ok(Data::List(items))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Data, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = access.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Data::Map(entries))
+            }
+        }
+
+        deserializer.deserialize_any(DataVisitor)
+    }
+}
+
+fn options() -> Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_events: MAX_NODES * 2,
+            max_nodes: MAX_NODES,
+            max_depth: MAX_DEPTH,
+            flow_nesting_limit: MAX_DEPTH,
+            max_anchors: MAX_ANCHORS,
+            max_aliases: MAX_ALIASES,
+            max_recorded_anchor_events: MAX_NODES,
+            max_recorded_anchor_bytes: MAX_FILE_BYTES,
+            // An alias may repeat text, so the total can pass the file's own size.
+            max_total_scalar_bytes: 2 * MAX_FILE_BYTES,
+            max_documents: 1,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: MAX_ALIAS_EVENTS,
+            max_replay_stack_depth: MAX_ALIAS_DEPTH,
+        },
+        // Kept, so that every one of them can be reported.
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        // A merge makes the reader look in two places to know what is granted.
+        merge_keys: MergeKeyPolicy::Error,
+        // `no` and `on` are text: only `true` and `false` are booleans.
+        strict_booleans: true,
+        reject_unsupported_tags: true,
+        emit_comments: false,
+        with_snippet: false,
+    }
+}
+
+fn byte_range(location: &Location) -> Option<Range<usize>> {
+    let start = usize::try_from(location.span().byte_offset()?).ok()?;
+    let len = usize::try_from(location.span().byte_len()?).ok()?;
+    Some(start..start.checked_add(len)?)
+}
+
+fn syntax_problem(text: &str, error: &serde_saphyr::Error) -> Problem {
+    use serde_saphyr::Error;
+    let error = error.without_snippet();
+    let span = error
+        .location()
+        .and_then(|location| byte_range(&location))
+        .map(|span| {
+            let start = span.start.min(text.len());
+            start..span.end.clamp(start, text.len())
+        });
+    let (code, message, help): (_, Cow<'_, str>, _) = match error {
+        Error::MultipleDocuments { .. } => (
+            "syntax",
+            "a second YAML document begins here".into(),
+            Some("one file is one policy: remove `---`"),
+        ),
+        Error::MergeKeyNotAllowed { .. } => (
+            "syntax",
+            "merge keys (`<<`) are not accepted".into(),
+            Some("write the keys out, so that a reader sees in one place what is granted"),
+        ),
+        Error::Budget { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => (
+            "too-complex",
+            error.to_string().into(),
+            Some("no honest policy needs that much; look for runaway nesting or aliases"),
+        ),
+        Error::Eof { .. } => (
+            "empty",
+            "the file is empty".into(),
+            Some("begin with `version: 1`"),
+        ),
+        _ => (
+            "syntax",
+            error.to_string().into(),
+            tab_hint(text, span.as_ref()),
+        ),
+    };
+    let problem = Problem::error(code, span, message);
+    match help {
+        Some(help) => problem.help(help),
+        None => problem,
+    }
+}
+
+/// Tabs are the usual reason why a file that looks right is refused.
+fn tab_hint(text: &str, span: Option<&Range<usize>>) -> Option<&'static str> {
+    let line = text.lines().nth(line_of(text, span?.start) - 1)?;
+    let indent = line.get(..line.len() - line.trim_start().len())?;
+    indent
+        .contains('\t')
+        .then_some("YAML is indented by spaces, never by tabs")
+}
