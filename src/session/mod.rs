@@ -6,6 +6,7 @@
 //! [`Session::poll_action`]; times go in as arguments and come out of [`Session::poll_timeout`].
 //!
 //! - [`action`]: what the shell is told.
+//! - [`router`]: what the session asks of the policy.
 //! - `opening`: the dialogue that opens an upstream for the client.
 //! - `serving`: calls, replies, streams and events once it is open.
 //! - `calls`, `streams`: what is outstanding.
@@ -15,6 +16,7 @@ pub mod action;
 mod calls;
 mod keepalive;
 mod opening;
+pub mod router;
 mod serving;
 mod streams;
 #[cfg(test)]
@@ -28,10 +30,11 @@ use std::time::{Duration, Instant};
 pub use action::{Action, Peer, Verdict};
 use keepalive::{Keepalive, Silence};
 use opening::Opening;
+pub use router::Router;
 use serving::Serving;
 
 use crate::policy::facts::ClientFacts;
-use crate::policy::model::{Keepalive as KeepaliveConfig, Policy};
+use crate::policy::model::Keepalive as KeepaliveConfig;
 use crate::protocol::args::{AuthType, Feature};
 use crate::protocol::fault::Fault;
 use crate::protocol::frame::{self, Frame};
@@ -168,7 +171,12 @@ impl Session {
     }
 
     /// Decides on a frame of the client's.
-    pub fn handle_client(&mut self, frame: &Frame<'_>, policy: &Policy, now: Instant) -> Verdict {
+    pub fn handle_client(
+        &mut self,
+        frame: &Frame<'_>,
+        router: &dyn Router,
+        now: Instant,
+    ) -> Verdict {
         if let Some(keepalive) = &mut self.keepalive {
             keepalive.heard(now);
         }
@@ -188,7 +196,7 @@ impl Session {
         match self.phase {
             Phase::Unopened { .. } => {
                 if header.kind.is_call() {
-                    self.handle_unopened(frame, policy, now);
+                    self.handle_unopened(frame, router, now);
                 }
                 Verdict::Consumed
             }
@@ -371,13 +379,13 @@ impl Session {
     }
 
     /// `CONNECT_OPEN`, or a call that came too early for it.
-    fn handle_unopened(&mut self, frame: &Frame<'_>, policy: &Policy, now: Instant) {
+    fn handle_unopened(&mut self, frame: &Frame<'_>, router: &dyn Router, now: Instant) {
         let header = frame.header;
         let is_open = header.program == Program::REMOTE
             && header.version == VERSION
             && header.procedure == remote::CONNECT_OPEN;
         if is_open {
-            self.open(frame, policy, now)
+            self.open(frame, router, now)
         } else {
             self.refuse_unopened(header)
         }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::serving::Serving;
-use super::{Action, Keepalive, Lost, OPEN_DEADLINE, Peer, Phase, Session, UpstreamId};
+use super::{Action, Keepalive, Lost, OPEN_DEADLINE, Peer, Phase, Router, Session, UpstreamId};
 use crate::policy::facts::ClientFacts;
-use crate::policy::model::{ForwardIdentity, Policy, Routed, Target, Upstream};
+use crate::policy::model::{ForwardIdentity, Routed, Target, Upstream};
 use crate::protocol::args::{self, AuthType, ConnectOpen, Feature, OPEN_READONLY, ParamValue};
 use crate::protocol::fault::{self, Fault};
 use crate::protocol::frame::{self, Frame};
@@ -106,7 +106,7 @@ impl Opening {
 
 impl Session {
     /// The client's `CONNECT_OPEN`: routes it and dials the first target.
-    pub(super) fn open(&mut self, frame: &Frame<'_>, policy: &Policy, now: Instant) {
+    pub(super) fn open(&mut self, frame: &Frame<'_>, router: &dyn Router, now: Instant) {
         let call = frame.header;
         let Ok(open) = ConnectOpen::decode(frame.arguments()) else {
             self.refuse(call, &Fault::undecodable());
@@ -123,7 +123,7 @@ impl Session {
         } else {
             open.flags
         };
-        let mut targets = match policy.route(facts, uri) {
+        let mut targets = match router.route(facts, uri) {
             Routed::Try(targets) => VecDeque::from(targets),
             Routed::NoRoute => VecDeque::new(),
         };
