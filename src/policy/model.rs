@@ -121,11 +121,3 @@ pub enum Routed {
     /// No route serves this client and URI.
     NoRoute,
 }
-
-impl Policy {
-    /// TEMP
-    #[must_use]
-    pub fn route(&self, _facts: &crate::policy::facts::ClientFacts, _uri: &str) -> Routed {
-        Routed::NoRoute
-    }
-}
