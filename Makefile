@@ -1,0 +1,26 @@
+# What a reader of the README runs. Everything here works on a bare Debian 12 with Rust.
+
+# What the demonstration needs, and what the tests need beside it.
+DEMO_PACKAGES = libvirt-daemon libvirt-clients
+TEST_PACKAGES = $(DEMO_PACKAGES) libvirt-daemon-driver-qemu python3-libvirt qemu-system-x86 \
+                qemu-utils systemd procps
+
+.PHONY: demo demo-stop test check
+
+## Build, start a real libvirtd with its test driver and the proxy in front of it, and try them.
+demo:
+	./examples/demo.sh start $(DEMO_PACKAGES)
+
+## Stop what `make demo` left running.
+demo-stop:
+	./examples/demo.sh stop
+
+## Install what is missing and run every test.
+test:
+	./tests/install.sh $(TEST_PACKAGES)
+	cargo test --locked --all-targets
+
+## What a change must pass beside the tests.
+check:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
