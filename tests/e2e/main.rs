@@ -1,0 +1,15 @@
+//! End-to-end tests: real clients, a real `libvirtd`, the real binary.
+//!
+//! One binary, one module per area. [`support`] starts daemons and clients; `selftest` shows that
+//! it works by itself, against `libvirtd` directly. What has to be installed: `README.md`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod selftest;
+mod support;

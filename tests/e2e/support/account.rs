@@ -1,0 +1,52 @@
+//! The users that daemons and clients run as.
+
+use nix::unistd::{Uid, User};
+
+/// A user of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) name: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl Account {
+    /// The user running the tests.
+    pub(crate) fn current() -> Self {
+        Self::from(
+            User::from_uid(Uid::current())
+                .unwrap()
+                .expect("the current uid has a name"),
+        )
+    }
+
+    /// The user called `name`.
+    pub(crate) fn named(name: &str) -> Self {
+        let user = User::from_name(name).unwrap();
+        Self::from(user.unwrap_or_else(|| panic!("this machine has no user {name}")))
+    }
+
+    /// A user without privileges for the daemons: the current one, or `nobody` in place of root.
+    pub(crate) fn unprivileged() -> Self {
+        let current = Self::current();
+        if current.is_root() {
+            Self::named("nobody")
+        } else {
+            current
+        }
+    }
+
+    pub(crate) fn is_root(&self) -> bool {
+        self.uid == 0
+    }
+}
+
+impl From<User> for Account {
+    fn from(user: User) -> Self {
+        Self {
+            name: user.name,
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! A real `libvirtd` without privileges, several at once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::account::Account;
+use super::process::{Process, command, find_program};
+use super::rpc_client::RpcClient;
+use super::tool::{uri_at, virsh};
+use super::wait::{DEADLINE, eventually, poll};
+use super::workdir::{WorkDir, make_dir};
+
+/// Settings of its QEMU driver: no `virtlogd` beside it, which would outlive it.
+const QEMU_CONF: &str = "stdio_handler = \"file\"\n";
+
+/// The daemon with all its directories. It serves `test:///default` (state shared by the
+/// connections of a daemon, and gone when the last of them closes), `qemu:///session` (real dir
+/// pools and TCG guests), and `storage`, `network`, `nodedev`, `secret`, `interface:///session`.
+/// It has no read-only socket, as every daemon run by a user. Dropping it kills it and its guests.
+#[derive(Debug)]
+pub(crate) struct Libvirtd {
+    // Dropped in this order: the process before its directories.
+    process: Process,
+    dir: WorkDir,
+    account: Account,
+}
+
+impl Libvirtd {
+    /// Starts one as [`Account::unprivileged`] and waits until it serves.
+    #[track_caller]
+    pub(crate) fn start() -> Self {
+        Self::start_as(&Account::unprivileged())
+    }
+
+    /// Starts one as `account`, which must not be root.
+    #[track_caller]
+    pub(crate) fn start_as(account: &Account) -> Self {
+        assert!(
+            !account.is_root(),
+            "root's libvirtd would be the machine's own"
+        );
+        let dir = WorkDir::owned_by(account);
+        for name in ["home", "run", "config", "cache", "data", "pools"] {
+            make_dir(&dir.join(name), account);
+        }
+        make_dir(&dir.join("config/libvirt"), account);
+        fs::write(dir.join("config/libvirt/qemu.conf"), QEMU_CONF).unwrap();
+        let process = launch(dir.path(), account);
+        let mut daemon = Self {
+            process,
+            dir,
+            account: account.clone(),
+        };
+        daemon.wait_until_it_serves();
+        daemon
+    }
+
+    #[track_caller]
+    fn wait_until_it_serves(&mut self) {
+        let socket = self.socket();
+        let serves = poll(|| {
+            if self.process.exit_status().is_some() {
+                return Some(false);
+            }
+            // It answers nothing before its drivers are ready.
+            RpcClient::try_connect(&socket)
+                .ok()
+                .map(|mut client| client.auth_list() == [0])
+        });
+        assert_eq!(
+            serves,
+            Some(true),
+            "libvirtd does not serve\n{}",
+            self.process.report()
+        );
+    }
+
+    /// The read-write socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.join("run/libvirt/libvirt-sock")
+    }
+
+    /// A URI by which clients reach this daemon directly.
+    pub(crate) fn uri(&self, uri: &str) -> String {
+        uri_at(uri, &self.socket())
+    }
+
+    /// Its own directory, which the daemon's user owns.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Kills it by `SIGKILL`; its socket file stays, as nobody removes it.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again on the same paths after [`Self::kill`].
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        self.process.kill();
+        self.process = launch(self.dir.path(), &self.account);
+        self.wait_until_it_serves();
+    }
+
+    /// Stops it by `SIGSTOP`: connections to it succeed (the kernel sees to that), and it answers
+    /// nothing.
+    #[track_caller]
+    pub(crate) fn pause(&mut self) {
+        self.process.signal(Signal::STOP);
+        eventually("libvirtd has stopped", || self.process.is_stopped());
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&mut self) {
+        self.process.signal(Signal::CONT);
+    }
+
+    /// Makes a running directory pool of the QEMU driver called `name`, and returns its directory.
+    #[track_caller]
+    pub(crate) fn dir_pool(&self, name: &str) -> PathBuf {
+        let target = self.dir.join("pools").join(name);
+        make_dir(&target, &self.account);
+        let uri = self.uri("qemu:///session");
+        let args = [
+            "pool-create-as",
+            name,
+            "dir",
+            "--target",
+            &target.to_string_lossy(),
+        ];
+        virsh(&uri, &args).run().ok();
+        target
+    }
+
+    /// Makes an empty raw volume of `mib` MiB in such a pool.
+    #[track_caller]
+    pub(crate) fn volume(&self, pool: &str, name: &str, mib: u32) {
+        let capacity = format!("{mib}MiB");
+        let args = ["vol-create-as", pool, name, &capacity, "--allocation", "0"];
+        virsh(&self.uri("qemu:///session"), &args).run().ok();
+    }
+}
+
+fn launch(dir: &Path, account: &Account) -> Process {
+    let mut command = command(find_program("libvirtd"), Some(account));
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/usr/sbin:/bin:/sbin")
+        .env("LC_ALL", "C");
+    for (variable, name) in [
+        ("HOME", "home"),
+        ("XDG_RUNTIME_DIR", "run"),
+        ("XDG_CONFIG_HOME", "config"),
+        ("XDG_CACHE_HOME", "cache"),
+        ("XDG_DATA_HOME", "data"),
+    ] {
+        command.env(variable, dir.join(name));
+    }
+    Process::start("libvirtd", command)
+}
+
+impl Drop for Libvirtd {
+    fn drop(&mut self) {
+        self.process.kill();
+        // Its guests are daemons of their own; their pid files are in its run directory.
+        let guests = fs::read_dir(self.dir.join("run/libvirt/qemu/run"));
+        for entry in guests.into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_none_or(|extension| extension != "pid") {
+                continue;
+            }
+            kill_guest(&path, self.dir.path());
+        }
+    }
+}
+
+/// Kills the guest whose pid file this is, if that process is a guest of the daemon in `dir`: a
+/// number may have passed on to another process, which must not be touched.
+fn kill_guest(pid_file: &Path, dir: &Path) {
+    let pid = fs::read_to_string(pid_file)
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    let Some(pid) = pid.and_then(Pid::from_raw) else {
+        return;
+    };
+    let cmdline = || fs::read(format!("/proc/{}/cmdline", pid.as_raw_pid())).unwrap_or_default();
+    let ours =
+        |cmdline: Vec<u8>| String::from_utf8_lossy(&cmdline).contains(&*dir.to_string_lossy());
+    if ours(cmdline()) {
+        // It may end in between, which is what was wanted.
+        let _ended = kill_process(pid, Signal::KILL);
+        let gone = poll(|| (!ours(cmdline())).then_some(()));
+        if gone.is_none() {
+            eprintln!("guest {pid:?} did not end within {DEADLINE:?}");
+        }
+    }
+}

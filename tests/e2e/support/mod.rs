@@ -1,0 +1,25 @@
+//! What the end-to-end tests stand on.
+//!
+//! - [`account`], [`workdir`], [`process`], [`wait`]: users, temporary directories, child
+//!   processes that cannot outlive the test, waiting for conditions;
+//! - [`tool`], [`scripts`]: `virsh` and Python clients; [`libvirtd`]: a real unprivileged daemon; [`guest`]: a
+//!   tiny real guest with a console and a display; [`proxy`] and [`notify`]: the binary under test
+//!   and what it tells systemd;
+//! - [`wire`], [`xdr`], [`rpc_client`], [`fake_upstream`]: both ends of the protocol by script;
+//!   [`relay`]: a proxy that only copies bytes, to test the tests.
+
+pub(crate) mod account;
+pub(crate) mod fake_upstream;
+pub(crate) mod guest;
+pub(crate) mod libvirtd;
+pub(crate) mod notify;
+pub(crate) mod process;
+pub(crate) mod proxy;
+pub(crate) mod relay;
+pub(crate) mod rpc_client;
+pub(crate) mod scripts;
+pub(crate) mod tool;
+pub(crate) mod wait;
+pub(crate) mod wire;
+pub(crate) mod workdir;
+pub(crate) mod xdr;

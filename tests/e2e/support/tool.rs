@@ -1,0 +1,77 @@
+//! Real clients: `virsh`, and Python with libvirt's own binding.
+
+use std::path::Path;
+
+use super::account::Account;
+use super::process::{Output, Process, command, find_program};
+use super::scripts::Script;
+
+/// Rewrites a driver's URI so that a client goes to `socket` with it: `test:///default` becomes
+/// `test+unix:///default?socket=PATH`.
+pub(crate) fn uri_at(uri: &str, socket: &Path) -> String {
+    let (scheme, rest) = uri.split_once(':').unwrap();
+    let join = if rest.contains('?') { '&' } else { '?' };
+    format!("{scheme}+unix:{rest}{join}socket={}", socket.display())
+}
+
+/// A client program with its arguments, yet to be run.
+#[derive(Debug)]
+pub(crate) struct Tool {
+    name: String,
+    program: &'static str,
+    args: Vec<String>,
+    account: Option<Account>,
+}
+
+/// `virsh` connected to `uri` (see [`uri_at`]).
+pub(crate) fn virsh(uri: &str, args: &[&str]) -> Tool {
+    Tool {
+        name: format!("virsh {}", args.join(" ")),
+        program: "virsh",
+        args: [&["-q", "-c", uri], args]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+        account: None,
+    }
+}
+
+/// A Python script with its arguments.
+pub(crate) fn python(script: Script, args: &[&str]) -> Tool {
+    Tool {
+        name: script.name.to_owned(),
+        program: "python3",
+        args: [&["-u", "-c", script.text], args]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+        account: None,
+    }
+}
+
+impl Tool {
+    /// Runs it as another user, which needs root.
+    pub(crate) fn account(mut self, account: &Account) -> Self {
+        self.account = Some(account.clone());
+        self
+    }
+
+    /// Starts it and leaves it running.
+    pub(crate) fn start(self) -> Process {
+        let mut command = command(find_program(self.program), self.account.as_ref());
+        // A client must meet the daemon under test and never start one of its own.
+        command
+            .args(&self.args)
+            .env("LIBVIRT_AUTOSTART", "0")
+            .env_remove("LIBVIRT_DEFAULT_URI");
+        Process::start(&self.name, command)
+    }
+
+    /// Runs it to its end, within the deadline.
+    #[track_caller]
+    pub(crate) fn run(self) -> Output {
+        self.start().finish()
+    }
+}
