@@ -1,1 +1,410 @@
-//! x
+//! The tokio shell: sockets, threads, signals, the service manager.
+//!
+//! The main thread accepts, reloads and talks to the service manager; worker threads run the
+//! connections.
+//!
+//! - `accept`, `activation`, `listeners`, `socket_file`, `lockfile`: the listening sockets.
+//! - `clients`, `context`, `workers`, `connection`: the clients, from accept to close.
+//! - `peercred`, `names`: who a client is.
+//! - `reload`, `file_watch`: the policy file, read again.
+//! - `drain`, `notify`, `daemonize`, `pid_file`, `logging`, `paths`: a daemon's manners.
+
+use std::io;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::time::{Interval, MissedTickBehavior};
+
+mod accept;
+mod activation;
+mod clients;
+mod connection;
+mod context;
+mod daemonize;
+mod drain;
+mod file_watch;
+mod listeners;
+mod lockfile;
+mod logging;
+mod names;
+mod notify;
+mod paths;
+mod peercred;
+mod pid_file;
+mod reload;
+mod seam;
+mod socket_file;
+mod workers;
+
+use clients::Clients;
+use context::Context;
+use drain::{Drain, Drained};
+use file_watch::FileWatch;
+use listeners::Listeners;
+use names::Names;
+use notify::Notifier;
+use reload::{Candidate, Cause, LoadError, Reloader, Source};
+use seam::Store;
+use workers::Workers;
+
+pub use daemonize::{BACKGROUND_OPTION, start_in_background};
+pub use paths::{is_system, pid_file, policy_file};
+
+/// What the command line asks of the daemon. Paths are absolute.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Policy file; `None` looks in the default place and falls back to the built-in policy.
+    pub config: Option<PathBuf>,
+    /// Pid file to write and hold.
+    pub pid_file: Option<PathBuf>,
+    /// End when no client has been connected for this long.
+    pub idle_timeout: Option<Duration>,
+    /// Log debug messages.
+    pub verbose: bool,
+    /// This is the background process of `--daemon`.
+    pub background: bool,
+}
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(#[from] Cannot);
+
+/// The reasons, each worded by the module that met it.
+#[derive(Debug, thiserror::Error)]
+enum Cannot {
+    #[error(transparent)]
+    Activate(#[from] activation::ActivationError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Listen(#[from] socket_file::BindError),
+    #[error(transparent)]
+    WritePidFile(#[from] pid_file::PidFileError),
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs the daemon until it is told to end, or idle for too long.
+///
+/// Call it from the main thread before any other thread is started or descriptor opened.
+///
+/// # Errors
+/// It could not start. Once it listens it does not fail.
+pub fn run(options: Options) -> Result<(), Error> {
+    start(options).map_err(Error)
+}
+
+fn start(options: Options) -> Result<(), Cannot> {
+    // First of all: it changes the environment, and claims descriptors by their number.
+    let inherited = activation::take()?;
+    if options.background {
+        daemonize::enter()?;
+    }
+    logging::init(options.verbose, options.background);
+    raise_descriptor_limit();
+    let _pid_file = options
+        .pid_file
+        .as_deref()
+        .map(pid_file::write)
+        .transpose()?;
+    let (reloader, candidate) = Reloader::first(Source::new(options.config))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(async {
+        let (daemon, signals) = Daemon::start(reloader, candidate, inherited)?;
+        if options.background {
+            daemonize::ready()?;
+        }
+        daemon.run(signals, options.idle_timeout).await;
+        Ok(())
+    });
+    // A policy that is being read from a dead network file system must not hold us up.
+    runtime.shutdown_background();
+    result
+}
+
+/// Each client takes two descriptors. The soft limit of 1024 is for programs that use `select`.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "cannot raise the descriptor limit");
+    }
+}
+
+/// The running daemon, owned by the main thread.
+#[derive(Debug)]
+struct Daemon {
+    ctx: Arc<Context>,
+    workers: Arc<Workers>,
+    listeners: Listeners,
+    reloader: Reloader,
+    notifier: Notifier,
+    watch: Option<FileWatch>,
+    file_changed: Arc<Notify>,
+    watchdog: Watchdog,
+    /// What the service manager was told last.
+    status: String,
+}
+
+#[derive(Debug)]
+struct Signals {
+    reload: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn install() -> io::Result<Self> {
+        Ok(Self {
+            reload: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for a signal to end. Cancel-safe.
+    async fn end(terminate: &mut Signal, interrupt: &mut Signal) {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+}
+
+impl Daemon {
+    /// Starts the workers and listens. Nothing is accepted before the first await.
+    fn start(
+        reloader: Reloader,
+        candidate: Candidate,
+        inherited: Vec<activation::Inherited>,
+    ) -> Result<(Self, Signals), Cannot> {
+        // Before anybody can learn our pid: a signal must not kill us from here on.
+        let signals = Signals::install()?;
+        let Candidate {
+            origin,
+            policy,
+            groups,
+        } = candidate;
+        let count = policy.daemon.workers.unwrap_or_else(available_cores);
+        let ctx = Arc::new(Context {
+            clients: Clients::new(policy.daemon.max_clients),
+            policy: Store::new(origin, policy),
+            drain: Drain::new(),
+            names: Names::default(),
+        });
+        let workers = Arc::new(Workers::start(count, &ctx)?);
+        let mut listeners = Listeners::new(Arc::clone(&ctx), Arc::clone(&workers), inherited)?;
+        let stage = listeners.stage(&ctx.policy.load().policy, &groups)?;
+        listeners.commit(stage);
+        let mut daemon = Self {
+            ctx,
+            workers,
+            listeners,
+            reloader,
+            notifier: Notifier::new(),
+            watch: None,
+            file_changed: Arc::new(Notify::new()),
+            watchdog: Watchdog::new(),
+            status: String::new(),
+        };
+        daemon.set_watch();
+        daemon.status = daemon.describe();
+        tracing::info!("ready: {}", daemon.status);
+        daemon.notifier.ready(&daemon.status);
+        Ok((daemon, signals))
+    }
+
+    async fn run(mut self, mut signals: Signals, idle_timeout: Option<Duration>) {
+        let clients = self.ctx.clients.clone();
+        let mut idle = pin!(async {
+            match idle_timeout {
+                Some(period) => clients.idle(period).await,
+                None => std::future::pending().await,
+            }
+        });
+        let why = loop {
+            tokio::select! {
+                () = Signals::end(&mut signals.terminate, &mut signals.interrupt) => break "told to end",
+                () = &mut idle => break "no client for long enough",
+                _ = signals.reload.recv() => {
+                    tracing::info!("reload requested");
+                    self.notifier.reloading();
+                    self.reloader.request(Cause::Signal);
+                }
+                () = self.file_changed.notified() => self.reloader.request(Cause::File),
+                outcome = self.reloader.finished() => self.reloaded(outcome),
+                () = self.watchdog.due() => self.watchdog.check(&self.workers, &mut self.notifier),
+            }
+        };
+        self.end(why, signals).await;
+    }
+
+    /// Puts a new policy in force, whole or not at all.
+    fn reloaded(&mut self, outcome: Option<Result<Candidate, LoadError>>) {
+        if let Some(outcome) = outcome {
+            self.notifier.reloading();
+            self.status = match self.try_adopt(outcome) {
+                Ok(()) => {
+                    let status = self.describe();
+                    tracing::info!("reloaded: {status}");
+                    status
+                }
+                Err(error) => {
+                    tracing::error!("reload failed, the policy in force stays: {error}");
+                    let error = error.to_string();
+                    let first = error.lines().next().unwrap_or_default();
+                    format!("{}; reload failed: {first}", self.describe())
+                }
+            };
+        }
+        // If another request came meanwhile, only its end is the end of reloading.
+        if !self.reloader.is_running() {
+            self.notifier.ready(&self.status);
+        }
+    }
+
+    fn try_adopt(&mut self, outcome: Result<Candidate, LoadError>) -> Result<(), Cannot> {
+        let candidate = outcome?;
+        let stage = self.listeners.stage(&candidate.policy, &candidate.groups)?;
+        self.adopt(candidate, stage);
+        Ok(())
+    }
+
+    fn adopt(&mut self, candidate: Candidate, stage: listeners::Stage) {
+        let wanted = candidate.policy.daemon.workers;
+        if wanted.is_some_and(|wanted| wanted.max(1) != self.workers.count()) {
+            tracing::warn!("the number of workers changes only with a restart");
+        }
+        self.ctx
+            .clients
+            .set_max(candidate.policy.daemon.max_clients);
+        // No await between these: whom we accept from now on meets the new policy.
+        self.ctx.policy.swap(candidate.origin, candidate.policy);
+        self.listeners.commit(stage);
+        self.set_watch();
+    }
+
+    /// Starts or stops watching the policy file, as the policy wants.
+    fn set_watch(&mut self) {
+        let wanted = self.ctx.policy.load().policy.daemon.watch;
+        let path = self.reloader.path().filter(|_| wanted);
+        match (path, &self.watch) {
+            (None, _) => self.watch = None,
+            (Some(_), Some(_)) => {}
+            (Some(path), None) => {
+                match FileWatch::start(path.to_path_buf(), Arc::clone(&self.file_changed)) {
+                    Ok(watch) => self.watch = Some(watch),
+                    Err(error) => tracing::error!(
+                        %error,
+                        "cannot watch the policy file; a change needs a SIGHUP"
+                    ),
+                }
+            }
+        }
+    }
+
+    fn describe(&self) -> String {
+        let generation = self.ctx.policy.load();
+        format!(
+            "policy generation {} from {}, {} of {} listeners",
+            generation.number,
+            generation.file,
+            self.listeners.serving(),
+            generation.policy.listeners.len(),
+        )
+    }
+
+    /// The orderly end: no new clients, the present ones as long as they need and may.
+    async fn end(mut self, why: &str, mut signals: Signals) {
+        self.watch = None;
+        self.notifier.stopping("stopping");
+        self.listeners.close().await;
+        self.ctx.drain.begin();
+        let deadline = self.ctx.policy.load().policy.daemon.drain;
+        tracing::info!(
+            clients = self.ctx.clients.live(),
+            ?deadline,
+            "stopping: {why}"
+        );
+        let ctx = Arc::clone(&self.ctx);
+        let mut drained = pin!(drain::wait(&ctx.clients, deadline));
+        loop {
+            tokio::select! {
+                drained = &mut drained => {
+                    match drained {
+                        Drained::Complete => tracing::info!("stopped: every client has left"),
+                        Drained::Deadline(clients) => {
+                            tracing::warn!(clients, "stopped: clients were still connected");
+                        }
+                    }
+                    break;
+                }
+                () = Signals::end(&mut signals.terminate, &mut signals.interrupt) => {
+                    tracing::warn!(clients = ctx.clients.live(), "stopped: told to end at once");
+                    break;
+                }
+                () = self.watchdog.due() => self.watchdog.check(&self.workers, &mut self.notifier),
+            }
+        }
+        drop(self.listeners);
+        if let Some(workers) = Arc::into_inner(self.workers) {
+            workers.stop();
+        }
+    }
+}
+
+/// Feeds the service manager's watchdog, as long as every thread makes progress.
+#[derive(Debug)]
+struct Watchdog {
+    interval: Option<Interval>,
+    tick: u64,
+}
+
+impl Watchdog {
+    /// Three looks in each period that the service manager allows, so that one may come late.
+    fn new() -> Self {
+        let interval = sd_notify::watchdog_enabled()
+            .map(|period| period / 3)
+            .filter(|period| !period.is_zero())
+            .map(|period| {
+                let mut interval = tokio::time::interval(period);
+                interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                interval
+            });
+        Self { interval, tick: 0 }
+    }
+
+    async fn due(&mut self) {
+        match &mut self.interval {
+            Some(interval) => {
+                interval.tick().await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Feeds the watchdog if every worker has answered since it was last fed. That this runs at
+    /// all is the main thread's own answer.
+    fn check(&mut self, workers: &Workers, notifier: &mut Notifier) {
+        if workers.answered(self.tick) {
+            notifier.alive();
+            self.tick += 1;
+            workers.tick(self.tick);
+        }
+    }
+}
+
+fn available_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

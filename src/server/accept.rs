@@ -1,0 +1,107 @@
+//! Accepting: one task for each listening socket, on the main thread.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::watch;
+
+use super::context::Context;
+use super::workers::Workers;
+use crate::policy::model::Listener;
+
+/// First pause after an accept that failed for want of descriptors or memory.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// Longest pause: how late we may notice that there are descriptors again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A listening socket.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    /// A UNIX socket.
+    Unix(UnixListener),
+    /// A TCP socket; nothing serves one yet, so its clients are turned away.
+    Tcp(TcpListener),
+}
+
+impl Socket {
+    /// The next client; `None` is one that cannot be served.
+    fn poll_accept(&self, context: &mut TaskContext<'_>) -> Poll<io::Result<Option<UnixStream>>> {
+        match self {
+            Self::Unix(listener) => listener.poll_accept(context).map_ok(|(conn, _)| Some(conn)),
+            Self::Tcp(listener) => listener.poll_accept(context).map_ok(|_| None),
+        }
+    }
+}
+
+/// Accepts on one socket until dropped, and hands clients to the workers.
+///
+/// `serves` is the listener that the socket belongs to in the policy in force. While it is
+/// `None`, clients are accepted and closed at once, so that they do not hang in the queue.
+pub(crate) async fn run(
+    socket: Socket,
+    serves: watch::Receiver<Option<Arc<Listener>>>,
+    ctx: Arc<Context>,
+    workers: Arc<Workers>,
+) {
+    let mut pause = None;
+    loop {
+        ctx.clients.room().await;
+        // The question, the accept and the count happen in one poll: the limit holds exactly,
+        // whatever the other accept tasks do.
+        let accepted = poll_fn(|context| {
+            if ctx.clients.has_room() {
+                socket.poll_accept(context).map(Some)
+            } else {
+                Poll::Ready(None)
+            }
+        });
+        match accepted.await {
+            None => {}
+            Some(Ok(conn)) => {
+                if pause.take().is_some() {
+                    tracing::info!("accepting clients again");
+                }
+                let listener = serves.borrow().clone();
+                if let (Some(conn), Some(listener)) = (conn, listener) {
+                    hand_over(conn, listener, &ctx, &workers);
+                }
+            }
+            Some(Err(error)) if is_exhaustion(&error) => {
+                let next = match pause {
+                    None => {
+                        tracing::warn!(%error, "cannot accept clients; trying again until it works");
+                        FIRST_PAUSE
+                    }
+                    Some(last) => LONGEST_PAUSE.min(last * 2),
+                };
+                pause = Some(next);
+                tokio::time::sleep(next).await;
+            }
+            // A client that left before it was accepted, or an error pending on its connection,
+            // which Linux reports here too: nothing to do with the next one.
+            Some(Err(error)) => tracing::debug!(%error, "a client was lost before it was accepted"),
+        }
+    }
+}
+
+/// From the main thread's reactor to a worker.
+fn hand_over(conn: UnixStream, listener: Arc<Listener>, ctx: &Context, workers: &Workers) {
+    let guard = ctx.clients.enter();
+    match conn.into_std() {
+        Ok(conn) => workers.serve(conn, listener, guard),
+        Err(error) => tracing::warn!(%error, "a client was lost after it was accepted"),
+    }
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(
+        errno,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS)
+    )
+}

@@ -1,0 +1,276 @@
+//! All listening sockets, and how a new policy changes them: staged first, then committed whole.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::accept::{self, Socket};
+use super::activation::{self, Inherited, Passed};
+use super::context::Context;
+use super::names;
+use super::socket_file::{Access, BindError, SocketFile};
+use super::workers::Workers;
+use crate::policy::model::{ListenAddress, Listener, Policy};
+
+/// Ids of the groups that the listeners of a policy name.
+pub(crate) type GroupIds = HashMap<String, u32>;
+
+/// The listening sockets.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    ctx: Arc<Context>,
+    workers: Arc<Workers>,
+    open: Vec<Open>,
+}
+
+/// One listening socket and its accept task.
+#[derive(Debug)]
+struct Open {
+    origin: Origin,
+    serves: watch::Sender<Option<Arc<Listener>>>,
+    /// It was logged that its clients are turned away.
+    warned: bool,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+enum Origin {
+    Own(SocketFile),
+    Inherited {
+        name: String,
+        path: Option<PathBuf>,
+        is_unix: bool,
+    },
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // The socket is closed when the runtime drops the task, which is after `origin`.
+        self.task.abort();
+    }
+}
+
+/// Everything that could fail of a change, done; [`Listeners::commit`] cannot fail.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    /// What each open socket is to serve.
+    serves: Vec<Option<Arc<Listener>>>,
+    added: Vec<(Socket, SocketFile, Arc<Listener>)>,
+}
+
+/// Looks up the groups that the listeners name. Blocks on the group database.
+///
+/// # Errors
+/// A group does not exist, or the database could not be asked.
+pub(crate) fn resolve_groups(policy: &Policy) -> Result<GroupIds, BindError> {
+    let mut ids = GroupIds::new();
+    for listener in &policy.listeners {
+        let ListenAddress::Unix { path, group, .. } = &listener.address;
+        let Some(group) = group else { continue };
+        let id = names::group_id(group).map_err(|source| BindError::Io {
+            path: path.clone(),
+            action: "look up its group",
+            source,
+        })?;
+        let id = id.or_else(|| group.parse().ok());
+        let id = id.ok_or_else(|| BindError::NoGroup {
+            path: path.clone(),
+            group: group.clone(),
+        })?;
+        ids.insert(group.clone(), id);
+    }
+    Ok(ids)
+}
+
+impl Listeners {
+    /// Takes over the inherited sockets. The first commit tells what they serve; until then they
+    /// turn clients away, so make it before the runtime runs anything else.
+    ///
+    /// # Errors
+    /// The runtime refuses a socket.
+    pub(crate) fn new(
+        ctx: Arc<Context>,
+        workers: Arc<Workers>,
+        inherited: Vec<Inherited>,
+    ) -> io::Result<Self> {
+        let mut listeners = Self {
+            ctx,
+            workers,
+            open: Vec::new(),
+        };
+        for Inherited { name, path, socket } in inherited {
+            let (socket, is_unix) = match socket {
+                Passed::Unix(socket) => (Socket::Unix(UnixListener::from_std(socket)?), true),
+                Passed::Tcp(socket) => (Socket::Tcp(TcpListener::from_std(socket)?), false),
+            };
+            let origin = Origin::Inherited {
+                name,
+                path,
+                is_unix,
+            };
+            listeners.open(socket, origin, None);
+        }
+        Ok(listeners)
+    }
+
+    /// Makes everything ready for `policy`: new sockets are bound and listen, changed permissions
+    /// are set.
+    ///
+    /// # Errors
+    /// One of them fails; everything is then as before.
+    pub(crate) fn stage(&mut self, policy: &Policy, groups: &GroupIds) -> Result<Stage, BindError> {
+        let mut stage = Stage {
+            serves: vec![None; self.open.len()],
+            added: Vec::new(),
+        };
+        let mut changed: Vec<(usize, Access)> = Vec::new();
+        for listener in &policy.listeners {
+            let ListenAddress::Unix { path, mode, group } = &listener.address;
+            let access = Access {
+                mode: *mode,
+                gid: group.as_ref().and_then(|group| groups.get(group)).copied(),
+            };
+            let mut served = false;
+            for (index, open) in self.open.iter().enumerate() {
+                match &open.origin {
+                    Origin::Inherited {
+                        name,
+                        path: bound,
+                        is_unix,
+                    } => {
+                        let found = activation::matching(name, bound.as_deref(), &policy.listeners);
+                        if !found.is_some_and(|found| Arc::ptr_eq(found, listener)) {
+                            continue;
+                        }
+                        if !is_unix {
+                            return Err(BindError::NotUnix {
+                                path: path.clone(),
+                                name: name.clone(),
+                            });
+                        }
+                    }
+                    Origin::Own(file) if file.path() == path => changed.push((index, access)),
+                    Origin::Own(_) => continue,
+                }
+                served = true;
+                if let Some(serves) = stage.serves.get_mut(index) {
+                    *serves = Some(Arc::clone(listener));
+                }
+            }
+            if !served {
+                let (socket, file) = SocketFile::bind(path, access)?;
+                let socket = UnixListener::from_std(socket).map_err(|source| BindError::Io {
+                    path: path.clone(),
+                    action: "watch",
+                    source,
+                })?;
+                stage
+                    .added
+                    .push((Socket::Unix(socket), file, Arc::clone(listener)));
+            }
+        }
+        self.set_access(&changed)?;
+        Ok(stage)
+    }
+
+    /// Puts a staged change in force. Own sockets that the policy no longer has are closed.
+    pub(crate) fn commit(&mut self, stage: Stage) {
+        let mut serves = stage.serves.into_iter();
+        self.open.retain_mut(|open| {
+            let next = serves.next().flatten();
+            let used = next.is_some();
+            open.serves.send_replace(next);
+            match &open.origin {
+                Origin::Own(file) if !used => {
+                    tracing::info!(path = %file.path().display(), "no longer listening");
+                    false
+                }
+                Origin::Inherited { name, path, .. } if !used && !open.warned => {
+                    open.warned = true;
+                    tracing::warn!(
+                        name,
+                        ?path,
+                        "no listener of the policy matches this inherited socket; \
+                         its clients are turned away"
+                    );
+                    true
+                }
+                _ => {
+                    open.warned &= !used;
+                    true
+                }
+            }
+        });
+        for (socket, file, listener) in stage.added {
+            tracing::info!(listener = &*listener.name, path = %file.path().display(), "listening");
+            self.open(socket, Origin::Own(file), Some(listener));
+        }
+    }
+
+    /// Stops accepting. Own sockets are closed and their files removed; inherited ones are closed
+    /// on our side only, so that systemd keeps new clients for the next start.
+    pub(crate) async fn close(&mut self) {
+        for open in std::mem::take(&mut self.open) {
+            let serves = open.serves.clone();
+            drop(open);
+            // The other end lives as long as the task, which owns the socket.
+            serves.closed().await;
+        }
+    }
+
+    /// How many listeners of the policy are served.
+    pub(crate) fn serving(&self) -> usize {
+        self.open
+            .iter()
+            .filter(|open| open.serves.borrow().is_some())
+            .count()
+    }
+
+    fn open(&mut self, socket: Socket, origin: Origin, listener: Option<Arc<Listener>>) {
+        let (serves, receiver) = watch::channel(listener);
+        let task = tokio::spawn(accept::run(
+            socket,
+            receiver,
+            Arc::clone(&self.ctx),
+            Arc::clone(&self.workers),
+        ));
+        self.open.push(Open {
+            origin,
+            serves,
+            warned: false,
+            task,
+        });
+    }
+
+    /// Sets the permissions of some own sockets, or of none.
+    fn set_access(&mut self, changes: &[(usize, Access)]) -> Result<(), BindError> {
+        let mut undo = Vec::new();
+        for (index, access) in changes {
+            let Some(Origin::Own(file)) = self.open.get_mut(*index).map(|open| &mut open.origin)
+            else {
+                continue;
+            };
+            let before = file.access();
+            match file.set_access(*access) {
+                Ok(()) => undo.push((*index, before)),
+                Err(error) => {
+                    for (index, before) in undo {
+                        if let Some(Origin::Own(file)) =
+                            self.open.get_mut(index).map(|open| &mut open.origin)
+                            && let Err(error) = file.set_access(before)
+                        {
+                            tracing::error!(%error, "cannot restore the permissions of a socket");
+                        }
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,258 @@
+//! Who is at the other end of a UNIX socket: what the kernel recorded when it connected, and what
+//! `/proc` says of that process, as far as it is certainly the same one.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::sys::socket::{getsockopt, sockopt};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::names::Names;
+use crate::policy::facts::UnixFacts;
+
+/// The kernel's record of the peer.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pid: i32,
+    uid: u32,
+    gid: u32,
+    /// Refers to the process itself, whatever becomes of its pid. From Linux 6.5 on.
+    pidfd: Option<OwnedFd>,
+}
+
+impl Peer {
+    /// Reads the kernel's record. Does not block.
+    ///
+    /// # Errors
+    /// Not a connected UNIX socket.
+    pub(crate) fn of(socket: &impl AsFd) -> io::Result<Self> {
+        // rustix's form of this option cannot hold the pid 0 of a peer in another pid namespace.
+        let credentials = getsockopt(socket, sockopt::PeerCredentials)?;
+        Ok(Self {
+            pid: credentials.pid(),
+            uid: credentials.uid(),
+            gid: credentials.gid(),
+            pidfd: getsockopt(socket, sockopt::PeerPidfd).ok(),
+        })
+    }
+
+    /// Everything known of the peer. Blocks on the user database.
+    ///
+    /// What comes from `/proc` is left out where the process has gone or may be another one, and
+    /// where it now runs with other ids than it connected with.
+    ///
+    /// # Errors
+    /// The user database could not be asked. The client must then be refused: rules that exclude
+    /// by name would not see it.
+    pub(crate) fn facts(&self, names: &Names) -> io::Result<UnixFacts> {
+        let process = self.process().unwrap_or_default();
+        let mut group_names = Vec::new();
+        for gid in &process.groups {
+            group_names.extend(names.group(*gid)?);
+        }
+        Ok(UnixFacts {
+            pid: self.pid,
+            start_time: process.start_time,
+            uid: self.uid,
+            gid: self.gid,
+            groups: process.groups,
+            user: names.user(self.uid)?,
+            group: names.group(self.gid)?,
+            group_names,
+            selinux: process.label,
+        })
+    }
+
+    fn process(&self) -> Option<Process> {
+        // Pid 0 is a process of another pid namespace, of which our /proc knows nothing.
+        if self.pid <= 0 {
+            return None;
+        }
+        let proc = PathBuf::from(format!("/proc/{}", self.pid));
+        let read_start =
+            || parse_start_time(&String::from_utf8_lossy(&fs::read(proc.join("stat")).ok()?));
+        let start_time = read_start()?;
+        let status = fs::read(proc.join("status")).ok()?;
+        let label = fs::read(proc.join("attr/current")).unwrap_or_default();
+        // Only now: if the process still lives, its pid has led to it all along.
+        let same = match &self.pidfd {
+            Some(pidfd) => is_running(pidfd),
+            None => read_start() == Some(start_time),
+        };
+        if !same {
+            return None;
+        }
+        let status = parse_status(&String::from_utf8_lossy(&status))?;
+        let mut process = Process {
+            start_time: Some(start_time),
+            ..Process::default()
+        };
+        if (status.euid, status.egid) == (self.uid, self.gid) {
+            process.groups = status.groups;
+            process.groups.retain(|gid| *gid != self.gid);
+            process.label = parse_label(&label);
+        }
+        Some(process)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Process {
+    start_time: Option<u64>,
+    groups: Vec<u32>,
+    label: Option<String>,
+}
+
+/// A pidfd becomes readable when its process ends.
+fn is_running(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    matches!(poll(&mut fds, Some(&Timespec::default())), Ok(0))
+}
+
+/// Field 22 of `/proc/PID/stat`. Field 2, the command's name, may hold spaces and parentheses, so
+/// counting starts after the last closing one.
+fn parse_start_time(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Status {
+    euid: u32,
+    egid: u32,
+    groups: Vec<u32>,
+}
+
+/// Effective ids and groups in `/proc/PID/status`; `None` if any is missing or malformed. The
+/// command's name is escaped there, so a line is what it seems.
+fn parse_status(status: &str) -> Option<Status> {
+    let values = |key: &str| {
+        status.lines().find_map(|line| {
+            let values = line.strip_prefix(key)?.strip_prefix(':')?;
+            Some(values.split_ascii_whitespace())
+        })
+    };
+    Some(Status {
+        euid: values("Uid")?.nth(1)?.parse().ok()?,
+        egid: values("Gid")?.nth(1)?.parse().ok()?,
+        groups: values("Groups")?
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .ok()?,
+    })
+}
+
+/// `/proc/PID/attr/current`: a label, or nothing worth the name.
+fn parse_label(raw: &[u8]) -> Option<String> {
+    let label = std::str::from_utf8(raw).ok()?;
+    let label = label.trim_end_matches(['\0', '\n']);
+    (!label.is_empty() && label != "unconfined").then(|| label.to_owned())
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a failed set-up step should stop the test"
+)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    #[test]
+    fn start_time_behind_a_hostile_command_name() {
+        let fields: Vec<String> = (3..=52).map(|field| field.to_string()).collect();
+        let stat = format!("1234 (a) 1 (b c)) {}", fields.join(" "));
+        assert_eq!(parse_start_time(&stat), Some(22));
+        assert_eq!(parse_start_time("1234 (cut short) S 1 2"), None);
+        assert_eq!(parse_start_time(""), None);
+    }
+
+    #[test]
+    fn status_gives_effective_ids_and_groups() {
+        let text = "Name:\tx\\nGroups:\t0\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n";
+        assert_eq!(
+            parse_status(text),
+            Some(Status {
+                euid: 2,
+                egid: 6,
+                groups: vec![9, 10]
+            })
+        );
+        assert_eq!(parse_status("Uid:\t1\t2\nGid:\t5\t6\n"), None);
+        assert_eq!(parse_status("Uid:\t1\t2\nGid:\t5\t6\nGroups:\tx\n"), None);
+    }
+
+    #[test]
+    fn labels_lose_their_terminator() {
+        let label = |raw: &[u8]| parse_label(raw);
+        assert_eq!(
+            label(b"system_u:system_r:virtd_t:s0\0").as_deref(),
+            Some("system_u:system_r:virtd_t:s0")
+        );
+        assert_eq!(
+            label(b"virt (enforce)\n").as_deref(),
+            Some("virt (enforce)")
+        );
+        assert_eq!(label(b"unconfined\n"), None);
+        assert_eq!(label(b"\0"), None);
+        assert_eq!(label(b"\xff"), None);
+    }
+
+    #[test]
+    fn the_facts_of_this_very_process() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let facts = Peer::of(&ours).unwrap().facts(&Names::default()).unwrap();
+        assert_eq!(facts.pid, i32::try_from(std::process::id()).unwrap());
+        assert_eq!(facts.uid, rustix::process::geteuid().as_raw());
+        assert!(facts.start_time.is_some());
+        let mut groups: Vec<u32> = rustix::process::getgroups()
+            .unwrap()
+            .iter()
+            .map(|gid| gid.as_raw())
+            .filter(|gid| *gid != facts.gid)
+            .collect();
+        groups.sort_unstable();
+        let mut seen = facts.groups.clone();
+        seen.sort_unstable();
+        assert_eq!(seen, groups);
+    }
+
+    #[test]
+    fn a_process_that_has_gone_or_changed_its_ids_proves_nothing_more() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut peer = Peer::of(&ours).unwrap();
+        peer.uid += 1;
+        let process = peer.process().unwrap();
+        assert!(process.start_time.is_some());
+        assert_eq!((process.groups, process.label), (vec![], None));
+
+        peer.pid = 0;
+        assert!(peer.process().is_none());
+    }
+
+    #[test]
+    fn a_pidfd_notices_that_its_process_has_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut child = std::process::Command::new("/usr/bin/python3")
+            .arg("-c")
+            .arg("import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); sys.stdin.read()")
+            .arg(&path)
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (conn, _) = listener.accept().unwrap();
+        let peer = Peer::of(&conn).unwrap();
+        assert_eq!(peer.pid, i32::try_from(child.id()).unwrap());
+        assert!(peer.process().is_some());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        if let Some(pidfd) = &peer.pidfd {
+            assert!(!is_running(pidfd));
+        }
+        assert!(peer.process().is_none());
+    }
+}

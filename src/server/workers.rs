@@ -1,0 +1,201 @@
+//! The worker threads: each runs the connections it is given on a runtime of its own.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::LocalSet;
+
+use super::clients::ClientGuard;
+use super::connection;
+use super::context::Context;
+use super::peercred::Peer;
+use crate::policy::facts::ClientFacts;
+use crate::policy::model::Listener;
+
+/// Threads on which a worker asks the user database; a stuck directory server holds up only
+/// clients whose names are not yet known.
+const LOOKUP_THREADS: usize = 8;
+/// How long a client may have to wait for its names before it is refused.
+const LOOKUP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The worker threads.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    workers: Vec<Worker>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    /// Unbounded as a type; in truth bounded by the client limit, which counts a connection from
+    /// its accept on.
+    jobs: UnboundedSender<Job>,
+    load: Arc<AtomicUsize>,
+    /// The last tick answered.
+    answered: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
+}
+
+enum Job {
+    Serve {
+        conn: UnixStream,
+        listener: Arc<Listener>,
+        guard: ClientGuard,
+        load: LoadGuard,
+    },
+    Tick(u64),
+}
+
+/// One connection in a worker's load.
+struct LoadGuard(Arc<AtomicUsize>);
+
+impl Drop for LoadGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Workers {
+    /// Starts `count` workers, at least one.
+    ///
+    /// # Errors
+    /// The system has no thread or descriptor for one of them.
+    pub(crate) fn start(count: usize, ctx: &Arc<Context>) -> io::Result<Self> {
+        let workers = (0..count.max(1))
+            .map(|index| Worker::start(index, Arc::clone(ctx)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { workers })
+    }
+
+    /// Number of workers.
+    pub(crate) fn count(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Gives a client to the worker with the fewest.
+    pub(crate) fn serve(&self, conn: UnixStream, listener: Arc<Listener>, guard: ClientGuard) {
+        let least = self
+            .workers
+            .iter()
+            .min_by_key(|worker| worker.load.load(Ordering::Relaxed));
+        let Some(worker) = least else { return };
+        worker.load.fetch_add(1, Ordering::Relaxed);
+        let job = Job::Serve {
+            conn,
+            listener,
+            guard,
+            load: LoadGuard(Arc::clone(&worker.load)),
+        };
+        if worker.jobs.send(job).is_err() {
+            tracing::error!("a worker thread has died; a client was turned away");
+        }
+    }
+
+    /// Asks every worker to answer tick `number`.
+    pub(crate) fn tick(&self, number: u64) {
+        for worker in &self.workers {
+            let _ = worker.jobs.send(Job::Tick(number));
+        }
+    }
+
+    /// Whether every worker has answered tick `number`.
+    pub(crate) fn answered(&self, number: u64) -> bool {
+        self.workers
+            .iter()
+            .all(|worker| worker.answered.load(Ordering::Relaxed) >= number)
+    }
+
+    /// Ends all workers; connections that are still open are closed.
+    pub(crate) fn stop(self) {
+        for worker in self.workers {
+            drop(worker.jobs);
+            let _ = worker.thread.join();
+        }
+    }
+}
+
+impl Worker {
+    fn start(index: usize, ctx: Arc<Context>) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(LOOKUP_THREADS)
+            .build()?;
+        let (jobs, queue) = unbounded_channel();
+        let answered = Arc::new(AtomicU64::new(0));
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn({
+                let answered = Arc::clone(&answered);
+                move || work(runtime, queue, &answered, &ctx)
+            })?;
+        Ok(Self {
+            jobs,
+            load: Arc::new(AtomicUsize::new(0)),
+            answered,
+            thread,
+        })
+    }
+}
+
+/// The life of a worker thread.
+fn work(
+    runtime: Runtime,
+    mut queue: UnboundedReceiver<Job>,
+    answered: &AtomicU64,
+    ctx: &Arc<Context>,
+) {
+    let connections = LocalSet::new();
+    runtime.block_on(connections.run_until(async {
+        while let Some(job) = queue.recv().await {
+            match job {
+                Job::Tick(number) => answered.store(number, Ordering::Relaxed),
+                Job::Serve {
+                    conn,
+                    listener,
+                    guard,
+                    load,
+                } => {
+                    let ctx = Arc::clone(ctx);
+                    tokio::task::spawn_local(async move {
+                        attend(conn, listener, ctx).await;
+                        drop((guard, load));
+                    });
+                }
+            }
+        }
+    }));
+    drop(connections);
+    // A look-up that hangs must not hold up the end of the daemon.
+    runtime.shutdown_background();
+}
+
+/// Finds out who the client is, then serves it.
+async fn attend(conn: UnixStream, listener: Arc<Listener>, ctx: Arc<Context>) {
+    match gather(&conn, &listener, &ctx).await {
+        Ok(facts) => connection::serve(conn, facts, listener, ctx).await,
+        Err(error) => {
+            tracing::warn!(%error, listener = &*listener.name, "client refused: cannot tell who it is");
+        }
+    }
+}
+
+async fn gather(
+    conn: &UnixStream,
+    listener: &Listener,
+    ctx: &Arc<Context>,
+) -> io::Result<ClientFacts> {
+    let peer = Peer::of(conn)?;
+    let ctx = Arc::clone(ctx);
+    let look_up = tokio::task::spawn_blocking(move || peer.facts(&ctx.names));
+    let unix = tokio::time::timeout(LOOKUP_DEADLINE, look_up).await???;
+    Ok(ClientFacts {
+        listener: Arc::clone(&listener.name),
+        readonly: listener.readonly,
+        unix: Some(unix),
+    })
+}
