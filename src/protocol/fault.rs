@@ -219,8 +219,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The text of an error payload that a daemon sent, for the log. Daemons repeat bytes of their
-/// clients in it, so what is not UTF-8 is replaced.
+/// The text of an error payload that a daemon sent, for the log, cut to [`limits::ERROR_TEXT`].
+/// Daemons repeat bytes of their clients in it, so what is not UTF-8 is replaced.
 pub fn message(payload: &[u8]) -> Result<String, XdrError> {
     let mut reader = Reader::new(payload);
     let (_code, _domain) = (reader.i32()?, reader.i32()?);
@@ -229,6 +229,7 @@ pub fn message(payload: &[u8]) -> Result<String, XdrError> {
     } else {
         b""
     };
+    let text = text.get(..limits::ERROR_TEXT).unwrap_or(text);
     Ok(String::from_utf8_lossy(text).into_owned())
 }
 

@@ -61,7 +61,8 @@ pub enum Next<'a> {
 /// How much of the frame at the head of a buffer is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Incomplete {
-    /// Bytes that the buffer must hold before it is worth looking again. At most the cap given.
+    /// Bytes that the buffer must hold before it is worth looking again. At most the cap given, and
+    /// [`FRAME_DESCRIPTORS`] more.
     pub need: usize,
     /// Descriptor bytes of the frame that have arrived already.
     pub descriptors: usize,

@@ -32,3 +32,6 @@ pub const IDENTITY_PARAMS: usize = 20;
 
 /// Authentication types in one `AUTH_LIST` reply (`REMOTE_AUTH_TYPE_LIST_MAX`).
 pub const AUTH_TYPES: usize = 20;
+
+/// Bytes that are kept of an error text that a daemon sent, for the log and for the client.
+pub const ERROR_TEXT: usize = 1_024;

@@ -2,6 +2,7 @@
 //! grown to the connection's usual depth.
 
 use super::UpstreamId;
+use super::streams::is_end;
 use crate::protocol::header::{Header, Procedure, Program, Serial};
 
 /// A call that has not been answered.
@@ -57,8 +58,31 @@ impl Calls {
         self.0.is_empty()
     }
 
-    pub(super) fn find(&self, serial: Serial) -> Option<&Call> {
-        self.0.iter().find(|call| call.serial == serial)
+    /// A call is outstanding under this serial.
+    pub(super) fn has(&self, serial: Serial) -> bool {
+        self.0.iter().any(|call| call.serial == serial)
+    }
+
+    /// Streams that are open once their calls are answered well.
+    pub(super) fn streams(&self) -> usize {
+        let opens = |call: &&Call| call.effect == Effect::OpenStream;
+        self.0.iter().filter(opens).count()
+    }
+
+    /// Whether this stream frame belongs to a call that will open the stream. If the frame ends the
+    /// stream, a good reply opens none any more.
+    pub(super) fn note_early_stream(&mut self, upstream: UpstreamId, frame: &Header) -> bool {
+        let call = self
+            .0
+            .iter_mut()
+            .find(|call| call.effect == Effect::OpenStream && call.answered_by(upstream, frame));
+        match call {
+            Some(call) if is_end(frame) => {
+                call.effect = Effect::None;
+                true
+            }
+            call => call.is_some(),
+        }
     }
 
     pub(super) fn push(&mut self, call: Call) {

@@ -50,6 +50,10 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a client that is being closed may take to read what it was still owed.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// How long the calls may go on that a client left outstanding when it closed the connection, or
+/// its own half of it. libvirt's daemon drops them at once; some clients would read the answers.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(60);
+
 /// Names one dialled connection. A new dial gets a new name, so that nothing that arrives late from
 /// an old connection is taken for the new one's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,7 +101,10 @@ pub struct Session {
     phase: Phase,
     /// Runs from the moment that the client says that it answers pings.
     keepalive: Option<Keepalive>,
+    /// The proxy is to end.
     draining: bool,
+    /// The client has closed; what it is still owed ends by then.
+    leaving: Option<Instant>,
     next_upstream: u32,
     actions: VecDeque<Action>,
 }
@@ -134,6 +141,7 @@ impl Session {
             },
             keepalive: None,
             draining: false,
+            leaving: None,
             next_upstream: 0,
             actions: VecDeque::new(),
         }
@@ -164,7 +172,7 @@ impl Session {
             Phase::Unopened { deadline } | Phase::Closing { deadline } => Some(*deadline),
             Phase::Closed => None,
             Phase::Opening(opening) => Some(opening.deadline()),
-            Phase::Serving(serving) => serving.deadline(),
+            Phase::Serving(serving) => serving.deadline().into_iter().chain(self.leaving).min(),
         };
         let keepalive = self.keepalive.as_ref().map(Keepalive::deadline);
         phase.into_iter().chain(keepalive).min()
@@ -180,11 +188,21 @@ impl Session {
         if let Some(keepalive) = &mut self.keepalive {
             keepalive.heard(now);
         }
+        if let Phase::Closing { .. } | Phase::Closed = self.phase {
+            return Verdict::Consumed;
+        }
         let header = frame.header;
         if let Some(verdict) = self.handle_ping(Peer::Client, &header) {
             return verdict;
         }
         if header.kind.is_call() {
+            // Checked in every phase, before anything looks at the procedure: a call that is odd in
+            // one field must not get past a check on another.
+            if header.program == Program::REMOTE && header.version != VERSION {
+                let fault = Fault::unknown_program(header.program, header.version);
+                self.refuse(header, &fault);
+                return Verdict::Consumed;
+            }
             if header.status != Status::OK {
                 self.refuse(header, &Fault::unexpected_status(header.status));
                 return Verdict::Consumed;
@@ -213,19 +231,22 @@ impl Session {
         frame: &Frame<'_>,
         now: Instant,
     ) -> Verdict {
+        // What arrives late from an upstream that was given up concerns nobody.
+        if self.upstream() != Some(from) {
+            return Verdict::Consumed;
+        }
+        if let Phase::Serving(serving) = &mut self.phase {
+            serving.heard(now);
+        }
         if let Some(verdict) = self.handle_ping(Peer::Upstream(from), &frame.header) {
-            if let Phase::Serving(serving) = &mut self.phase {
-                serving.heard(now);
-            }
             return verdict;
         }
         match &self.phase {
-            Phase::Opening(opening) if opening.id() == from => {
+            Phase::Opening(_) => {
                 self.handle_opening_reply(frame, now);
                 Verdict::Consumed
             }
-            Phase::Serving(_) => self.serve_upstream(from, frame, now),
-            _ => Verdict::Consumed,
+            _ => self.serve_upstream(from, frame, now),
         }
     }
 
@@ -244,32 +265,56 @@ impl Session {
 
     /// An upstream connection could not be made, or has ended.
     pub fn handle_upstream_lost(&mut self, id: UpstreamId, lost: &Lost, now: Instant) {
-        self.actions.push_back(Action::Disconnect(id));
+        if self.upstream() != Some(id) {
+            return;
+        }
         match &self.phase {
-            Phase::Opening(opening) if opening.id() == id => self.try_next_target(lost, now),
-            Phase::Serving(serving) if serving.id() == id => self.lose_upstream(id, lost, now),
-            _ => {}
+            Phase::Opening(_) => self.try_next_target(lost, now),
+            _ => self.lose_upstream(lost, now),
         }
     }
 
-    /// The client will send no more. Calls that it made are still answered; then it is closed.
-    pub fn handle_client_eof(&mut self, now: Instant) {
-        match &self.phase {
-            Phase::Unopened { .. } => self.close(now),
-            Phase::Opening(_) | Phase::Closing { .. } | Phase::Closed => self.draining = true,
-            Phase::Serving(_) => self.handle_drain(now),
+    /// A peer lives although no whole frame of it has been offered: part of one has arrived, or
+    /// the shell leaves its bytes unread for now (a frame on hold, a full buffer for the other
+    /// side). Called before [`Session::handle_timeout`], it keeps a peer that is not listened to
+    /// from being taken for silent.
+    pub fn handle_heard(&mut self, from: Peer, now: Instant) {
+        match (from, &mut self.phase) {
+            (Peer::Client, _) => {
+                if let Some(keepalive) = &mut self.keepalive {
+                    keepalive.heard(now);
+                }
+            }
+            (Peer::Upstream(id), Phase::Serving(serving)) if serving.id() == id => {
+                serving.heard(now);
+            }
+            (Peer::Upstream(_), _) => {}
         }
+    }
+
+    /// The client will send no more, and every frame that it sent has been decided on. Calls that
+    /// it made are still answered, within a bound; then it is closed. Its streams are not waited
+    /// for: it can finish none of them, and a console would never end by itself.
+    pub fn handle_client_eof(&mut self, now: Instant) {
+        self.leaving.get_or_insert(now + LEAVE_DEADLINE);
+        self.settle(now);
     }
 
     /// The daemon is to end: close as soon as nothing is outstanding, and take no new calls.
     pub fn handle_drain(&mut self, now: Instant) {
         self.draining = true;
-        let idle = match &self.phase {
-            Phase::Unopened { .. } => true,
-            Phase::Serving(serving) => serving.is_idle(),
-            Phase::Opening(_) | Phase::Closing { .. } | Phase::Closed => false,
+        self.settle(now);
+    }
+
+    /// Closes the connection if it is to end and nothing is outstanding.
+    fn settle(&mut self, now: Instant) {
+        let leaving = self.leaving.is_some();
+        let busy = match &self.phase {
+            Phase::Unopened { .. } => false,
+            Phase::Serving(serving) => serving.has_calls() || (!leaving && serving.has_streams()),
+            Phase::Opening(_) | Phase::Closing { .. } | Phase::Closed => true,
         };
-        if idle {
+        if (leaving || self.draining) && !busy {
             self.close(now);
         }
     }
@@ -307,6 +352,12 @@ impl Session {
                 Silence::Short => {}
             },
             _ => {}
+        }
+        if let Phase::Serving(_) = self.phase
+            && self.leaving.is_some_and(|deadline| deadline <= now)
+        {
+            tracing::info!("the client left, and its calls do not end: closing");
+            self.close(now);
         }
     }
 
@@ -363,15 +414,16 @@ impl Session {
                     }
                     self.reply(header, |writer| _ = writer.i32(1));
                 }
-                Ok(Feature::FD_PASSING) if !self.setup.descriptors => {
+                Ok(Feature::FD_PASSING) if !self.passes_descriptors() => {
                     self.reply(header, |writer| _ = writer.i32(0));
                 }
                 Ok(_) => return None,
                 Err(_) => self.refuse(header, &Fault::undecodable()),
             },
-            remote::CONNECT_CLOSE => {
+            // Not before the answer to its `CONNECT_OPEN`.
+            remote::CONNECT_CLOSE if !matches!(self.phase, Phase::Opening(_)) => {
                 self.reply(header, |_| ());
-                self.handle_drain(now);
+                self.handle_client_eof(now);
             }
             _ => return None,
         }
@@ -381,10 +433,7 @@ impl Session {
     /// `CONNECT_OPEN`, or a call that came too early for it.
     fn handle_unopened(&mut self, frame: &Frame<'_>, router: &dyn Router, now: Instant) {
         let header = frame.header;
-        let is_open = header.program == Program::REMOTE
-            && header.version == VERSION
-            && header.procedure == remote::CONNECT_OPEN;
-        if is_open {
+        if (header.program, header.procedure) == (Program::REMOTE, remote::CONNECT_OPEN) {
             self.open(frame, router, now)
         } else {
             self.refuse_unopened(header)
@@ -442,12 +491,26 @@ impl Session {
         self.actions.push_back(Action::Abort);
     }
 
+    /// Gives the present upstream up; the phase changes next.
     fn disconnect(&mut self) {
-        let id = match &self.phase {
-            Phase::Opening(opening) => opening.id(),
-            Phase::Serving(serving) => serving.id(),
-            Phase::Unopened { .. } | Phase::Closing { .. } | Phase::Closed => return,
-        };
-        self.actions.push_back(Action::Disconnect(id));
+        let id = self.upstream().map(Action::Disconnect);
+        self.actions.extend(id);
+    }
+
+    /// The upstream that is being opened, or is open.
+    fn upstream(&self) -> Option<UpstreamId> {
+        match &self.phase {
+            Phase::Opening(opening) => Some(opening.id()),
+            Phase::Serving(serving) => Some(serving.id()),
+            Phase::Unopened { .. } | Phase::Closing { .. } | Phase::Closed => None,
+        }
+    }
+
+    /// Descriptors pass as far as is known: before the upstream is open, the client's side decides.
+    fn passes_descriptors(&self) -> bool {
+        match &self.phase {
+            Phase::Serving(serving) => serving.passes_descriptors(),
+            _ => self.setup.descriptors,
+        }
     }
 }

@@ -14,8 +14,11 @@ use crate::protocol::args::{self, AuthType, ConnectOpen, Feature, OPEN_READONLY,
 use crate::protocol::fault::{self, Fault};
 use crate::protocol::frame::{self, Frame};
 use crate::protocol::header::{Header, Procedure, Serial, Status};
+use crate::protocol::limits;
 use crate::protocol::table::remote;
 use crate::protocol::xdr::Writer;
+
+const UNREADABLE: Lost = Lost::Protocol("a reply that cannot be read");
 
 /// An upstream that is being opened.
 #[derive(Debug)]
@@ -117,6 +120,10 @@ impl Session {
             return;
         }
         let uri = open.name.unwrap_or_default();
+        if uri.len() > limits::URI {
+            self.refuse(call, &Fault::no_connection(uri));
+            return;
+        }
         let facts = &self.setup.facts;
         let flags = if facts.readonly {
             open.flags | OPEN_READONLY
@@ -175,11 +182,7 @@ impl Session {
 
     /// The target has not opened in time.
     pub(super) fn fail_opening_in_time(&mut self, now: Instant) {
-        if let Phase::Opening(opening) = &self.phase {
-            let id = opening.id();
-            self.actions.push_back(Action::Disconnect(id));
-            self.leave_target(Fault::open_timeout, "no answer in time", now);
-        }
+        self.leave_target(Fault::open_timeout, "no answer in time", now);
     }
 
     fn leave_target(&mut self, fault: impl FnOnce(&str) -> Fault, why: &str, now: Instant) {
@@ -190,6 +193,7 @@ impl Session {
         tracing::warn!(upstream = &*upstream.name, why, "cannot open the upstream");
         let (call, flags) = (opening.call, opening.flags);
         let mut others = std::mem::take(&mut opening.others);
+        self.disconnect();
         match others.pop_front() {
             Some(target) => self.dial(call, flags, target, others, now),
             None => {
@@ -204,9 +208,7 @@ impl Session {
         self.phase = Phase::Unopened {
             deadline: now + OPEN_DEADLINE,
         };
-        if self.draining {
-            self.close(now);
-        }
+        self.settle(now);
     }
 
     /// A frame from the upstream that is being opened.
@@ -216,30 +218,22 @@ impl Session {
         };
         let Some(procedure) = opening.answered(&frame.header) else {
             let lost = Lost::Protocol("a reply that nobody waits for");
-            let id = opening.id();
-            self.handle_upstream_lost(id, &lost, now);
+            self.try_next_target(&lost, now);
             return;
         };
-        let outcome = if frame.header.status == Status::OK {
-            self.step_opening(procedure, frame.payload)
-        } else {
-            self.fail_opening_step(procedure, frame.payload, now);
-            return;
+        let outcome = match frame.header.status {
+            Status::OK => self.step_opening(procedure, frame.payload),
+            Status::ERROR => self.fail_opening_step(procedure, frame.payload, now),
+            _ => Err(UNREADABLE),
         };
         match outcome {
-            Err(lost) => {
-                if let Phase::Opening(opening) = &self.phase {
-                    let id = opening.id();
-                    self.handle_upstream_lost(id, &lost, now);
-                }
-            }
+            Err(lost) => self.try_next_target(&lost, now),
             Ok(()) => self.finish_opening(now),
         }
     }
 
     /// One of the proxy's calls was answered well: makes the next.
     fn step_opening(&mut self, procedure: Procedure, payload: &[u8]) -> Result<(), Lost> {
-        const UNREADABLE: Lost = Lost::Protocol("a reply that cannot be read");
         let Phase::Opening(opening) = &mut self.phase else {
             return Ok(());
         };
@@ -274,35 +268,48 @@ impl Session {
         Ok(())
     }
 
-    /// One of the proxy's calls was answered by an error.
-    fn fail_opening_step(&mut self, procedure: Procedure, payload: &[u8], now: Instant) {
+    /// One of the proxy's calls was answered by an error: goes on without, gives the target up, or
+    /// tells the client.
+    fn fail_opening_step(
+        &mut self,
+        procedure: Procedure,
+        payload: &[u8],
+        now: Instant,
+    ) -> Result<(), Lost> {
+        let Phase::Opening(opening) = &self.phase else {
+            return Ok(());
+        };
+        let upstream = opening.upstream();
+        let text = fault::message(payload).map_err(|_| UNREADABLE)?;
+        match procedure {
+            remote::CONNECT_SUPPORTS_FEATURE => Ok(()),
+            remote::CONNECT_SET_IDENTITY if upstream.identity == ForwardIdentity::Try => {
+                tracing::info!(upstream = &*upstream.name, error = text, "identity refused");
+                Ok(())
+            }
+            remote::CONNECT_OPEN => {
+                tracing::info!(upstream = &*upstream.name, error = text, "open refused");
+                self.refuse_open(payload, now);
+                Ok(())
+            }
+            _ => Err(Lost::Unreachable(text)),
+        }
+    }
+
+    /// The daemon refused to open: the client is told in its own words, as it would be without a
+    /// proxy.
+    fn refuse_open(&mut self, error: &[u8], now: Instant) {
         let Phase::Opening(opening) = &self.phase else {
             return;
         };
-        let (id, call, upstream) = (opening.id(), opening.call, Arc::clone(opening.upstream()));
-        let text = fault::message(payload).unwrap_or_else(|_| "an unreadable error".into());
-        match procedure {
-            // The client is told in the daemon's own words, as it would be without a proxy.
-            remote::CONNECT_OPEN => {
-                tracing::info!(upstream = &*upstream.name, error = text, "open refused");
-                self.actions.push_back(Action::Disconnect(id));
-                let mut bytes = Vec::new();
-                frame::write(&mut bytes, call.answer(Status::ERROR), |writer| {
-                    writer.raw(payload)
-                });
-                self.actions.push_back(Action::Send {
-                    to: Peer::Client,
-                    bytes,
-                });
-                self.reopen(now);
-            }
-            remote::CONNECT_SUPPORTS_FEATURE => self.finish_opening(now),
-            remote::CONNECT_SET_IDENTITY if upstream.identity == ForwardIdentity::Try => {
-                tracing::info!(upstream = &*upstream.name, error = text, "identity refused");
-                self.finish_opening(now);
-            }
-            _ => self.handle_upstream_lost(id, &Lost::Unreachable(text), now),
-        }
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, opening.call.answer(Status::ERROR), |writer| {
+            writer.raw(error);
+        });
+        self.disconnect();
+        let to = Peer::Client;
+        self.actions.push_back(Action::Send { to, bytes });
+        self.reopen(now);
     }
 
     /// Opens the connection to the client once nothing is outstanding.
@@ -324,9 +331,7 @@ impl Session {
         let serving = Serving::new(opening.id(), upstream, keepalive, descriptors);
         self.phase = Phase::Serving(Box::new(serving));
         self.reply(call, |_| ());
-        if self.draining {
-            self.handle_drain(now);
-        }
+        self.settle(now);
     }
 }
 

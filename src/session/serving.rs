@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::calls::{Call, Calls, Effect};
 use super::keepalive::{Keepalive, Silence};
-use super::streams::Streams;
+use super::streams::{self, Streams};
 use super::{Action, Lost, Peer, Phase, Session, UpstreamId, Verdict};
 use crate::policy::model::Upstream;
 use crate::protocol::fault::Fault;
@@ -62,8 +62,16 @@ impl Serving {
         self.id
     }
 
-    pub(super) fn is_idle(&self) -> bool {
-        self.calls.is_empty() && self.streams.is_empty()
+    pub(super) fn has_calls(&self) -> bool {
+        !self.calls.is_empty()
+    }
+
+    pub(super) fn has_streams(&self) -> bool {
+        !self.streams.is_empty()
+    }
+
+    pub(super) fn passes_descriptors(&self) -> bool {
+        self.descriptors
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -139,19 +147,23 @@ impl Session {
             },
             upstream,
         ) = (header, serving.id);
-        if serving.calls.find(serial).is_some() || serving.streams.has(serial) {
+        if serving.calls.has(serial) || serving.streams.has(serial) {
             tracing::warn!(?header, "the client uses a serial twice: closing");
             self.abort();
             return Verdict::Consumed;
         }
         let effect = effect(program, procedure);
-        let fault = if self.draining {
+        let fault = if self.leaving.is_some() {
+            Some(Fault::not_open())
+        } else if self.draining {
             Some(Fault::draining())
         } else if (program, procedure) == (Program::REMOTE, remote::CONNECT_OPEN) {
             Some(Fault::already_open())
         } else if header.kind == MessageType::CALL_WITH_FDS && !serving.descriptors {
             Some(Fault::no_descriptors())
-        } else if effect == Effect::OpenStream && serving.streams.len() >= STREAMS {
+        } else if effect == Effect::OpenStream
+            && serving.streams.len() + serving.calls.streams() >= STREAMS
+        {
             Some(Fault::too_many_streams())
         } else {
             None
@@ -184,26 +196,25 @@ impl Session {
         let Phase::Serving(serving) = &mut self.phase else {
             return Verdict::Consumed;
         };
-        if serving.id != from {
-            return Verdict::Consumed;
-        }
-        serving.heard(now);
         let header = frame.header;
         let broken = if header.kind.is_reply() {
             match self.serve_reply(from, &header) {
-                Some(verdict) => return self.drain_after(verdict, now),
+                Some(verdict) => return self.settle_after(verdict, now),
                 None => "a reply that nobody waits for",
             }
         } else if header.kind.is_stream() {
-            if !serving.streams.is_from(from, &header) {
+            if serving.streams.is_from(from, &header) {
+                if streams::is_end(&header) {
+                    serving.streams.end(&header);
+                }
+            } else if !serving.calls.note_early_stream(from, &header) {
                 return Verdict::Consumed;
             }
-            serving.streams.note_upstream(&header);
-            return self.drain_after(Verdict::Relay(Peer::Client), now);
+            return self.settle_after(Verdict::Relay(Peer::Client), now);
         } else if header.kind == MessageType::MESSAGE {
             return Verdict::Relay(Peer::Client);
         } else {
-            "a frame that only clients send"
+            "a frame that no daemon sends"
         };
         self.handle_upstream_lost(from, &Lost::Protocol(broken), now);
         Verdict::Consumed
@@ -216,10 +227,14 @@ impl Session {
         };
         let Some(call) = serving.calls.answer(from, header) else {
             // A stream whose hole could not be written is ended by an error reply.
-            let ends_stream =
-                header.status == Status::ERROR && serving.streams.is_from(from, header);
-            serving.streams.note_upstream(header);
-            return ends_stream.then_some(Verdict::Relay(Peer::Client));
+            let ends_stream = header.kind == MessageType::REPLY
+                && header.status == Status::ERROR
+                && serving.streams.is_from(from, header);
+            if !ends_stream {
+                return None;
+            }
+            serving.streams.end(header);
+            return Some(Verdict::Relay(Peer::Client));
         };
         if header.kind == MessageType::REPLY_WITH_FDS && !serving.descriptors {
             self.refuse(*header, &Fault::no_descriptors());
@@ -231,20 +246,20 @@ impl Session {
         Some(Verdict::Relay(Peer::Client))
     }
 
-    /// While draining, the last answer closes the connection.
-    fn drain_after(&mut self, verdict: Verdict, now: Instant) -> Verdict {
-        if self.draining {
-            self.handle_drain(now);
-        }
+    /// The last answer to a client that is leaving, or while draining, closes the connection. The
+    /// shell carries out the verdict first, then the action.
+    fn settle_after(&mut self, verdict: Verdict, now: Instant) -> Verdict {
+        self.settle(now);
         verdict
     }
 
     /// The daemon is gone: every call gets an answer, every stream its abort, and the client hears
     /// of it before the connection closes.
-    pub(super) fn lose_upstream(&mut self, id: UpstreamId, lost: &Lost, now: Instant) {
+    pub(super) fn lose_upstream(&mut self, lost: &Lost, now: Instant) {
         let Phase::Serving(serving) = &mut self.phase else {
             return;
         };
+        let id = serving.id;
         let name = &*serving.upstream.name;
         tracing::warn!(upstream = name, why = %lost, "upstream lost");
         let fault = Fault::upstream_lost(name, &lost.to_string());
@@ -274,10 +289,10 @@ impl Session {
                 _ = writer.i32(reason)
             });
         }
-        self.actions.push_back(Action::Send {
-            to: Peer::Client,
-            bytes,
-        });
+        if !bytes.is_empty() {
+            let to = Peer::Client;
+            self.actions.push_back(Action::Send { to, bytes });
+        }
         self.close(now);
     }
 }

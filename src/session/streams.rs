@@ -3,7 +3,8 @@
 //! A stream is open from the good reply to its call. It ends when the daemon aborts it (`error`),
 //! or when the daemon confirms the client's finish or abort. Frames for a stream that is not open
 //! are dropped in either direction, as libvirt drops them: each side may have sent them before it
-//! learned of the end.
+//! learned of the end. Only what a daemon sends between a call and its reply passes already:
+//! libvirt starts a stream before it queues the reply, and its client expects either order.
 
 use super::UpstreamId;
 use super::calls::Call;
@@ -23,6 +24,7 @@ impl Stream {
     fn owns(&self, header: &Header) -> bool {
         self.serial == header.serial
             && self.program == header.program
+            && self.version == header.version
             && self.procedure == header.procedure
     }
 
@@ -37,6 +39,12 @@ impl Stream {
             status: Status::ERROR,
         }
     }
+}
+
+/// A stream frame of the daemon's after which its stream is no more. Data and holes keep it open;
+/// every other status is its end.
+pub(super) fn is_end(header: &Header) -> bool {
+    header.status != Status::CONTINUE && header.kind != MessageType::STREAM_HOLE
 }
 
 /// The open streams of one connection.
@@ -81,12 +89,9 @@ impl Streams {
         self.upstream_of(header) == Some(upstream)
     }
 
-    /// Notes a stream frame, or an error reply in a stream's place, from the daemon. Data and holes
-    /// keep the stream open; every other status is its end.
-    pub(super) fn note_upstream(&mut self, header: &Header) {
-        if header.status != Status::CONTINUE && header.kind != MessageType::STREAM_HOLE {
-            self.0.retain(|stream| !stream.owns(header));
-        }
+    /// The daemon has ended the stream.
+    pub(super) fn end(&mut self, header: &Header) {
+        self.0.retain(|stream| !stream.owns(header));
         if self.0.is_empty() {
             self.0 = Vec::new();
         }
