@@ -2,12 +2,14 @@
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-
-use tokio::io::AsyncReadExt;
+use std::time::Instant;
 
 use super::context::Context;
+use super::pump::Pump;
+use super::transport::Transport;
 use crate::policy::facts::ClientFacts;
 use crate::policy::model::Listener;
+use crate::session::{Session, Setup};
 
 /// Serves one client until it leaves or the daemon drains. Runs as one task on a worker.
 ///
@@ -18,14 +20,19 @@ pub(crate) async fn serve(
     listener: Arc<Listener>,
     ctx: Arc<Context>,
 ) {
-    tracing::debug!(?facts, listener = &*listener.name, "client connected");
-    let Ok(mut conn) = tokio::net::UnixStream::from_std(conn) else {
-        return;
+    tracing::debug!(?facts, "client connected");
+    let transport = match Transport::unix(conn) {
+        Ok(transport) => transport,
+        Err(error) => {
+            tracing::error!(%error, "cannot watch the client's socket: closing");
+            return;
+        }
     };
-    let mut buffer = [0; 4096];
-    let read = async { while !matches!(conn.read(&mut buffer).await, Ok(0) | Err(_)) {} };
-    tokio::select! {
-        () = read => {}
-        () = ctx.drain.begun() => {}
-    }
+    let setup = Setup {
+        facts: Arc::new(facts),
+        keepalive: listener.keepalive,
+        descriptors: transport.carries_descriptors(),
+    };
+    let session = Session::new(setup, Instant::now());
+    Pump::new(transport, session, &ctx.policy, ctx.drain.begun()).await;
 }

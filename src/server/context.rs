@@ -3,7 +3,7 @@
 use super::clients::Clients;
 use super::drain::Drain;
 use super::names::Names;
-use super::seam::Store;
+use crate::policy::store::Store;
 
 /// Shared by the main thread, the workers and every connection, behind one [`std::sync::Arc`].
 #[derive(Debug)]

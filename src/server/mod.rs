@@ -6,6 +6,8 @@
 //! - `accept`, `activation`, `listeners`, `socket_file`, `lockfile`: the listening sockets.
 //! - `clients`, `context`, `workers`, `connection`: the clients, from accept to close.
 //! - `peercred`, `names`: who a client is.
+//! - `pump`, `side`, `inbox`, `outbox`, `transport`: bytes between two sockets and a session.
+//! - `upstream`: dialling a driver daemon.
 //! - `reload`, `file_watch`: the policy file, read again.
 //! - `drain`, `notify`, `daemonize`, `pid_file`, `logging`, `paths`: a daemon's manners.
 
@@ -28,19 +30,25 @@ mod context;
 mod daemonize;
 mod drain;
 mod file_watch;
+mod inbox;
 mod listeners;
 mod lockfile;
 mod logging;
 mod names;
 mod notify;
+mod outbox;
 mod paths;
 mod peercred;
 mod pid_file;
+mod pump;
 mod reload;
-mod seam;
+mod side;
 mod socket_file;
+mod transport;
+mod upstream;
 mod workers;
 
+use crate::policy::store::Store;
 use clients::Clients;
 use context::Context;
 use drain::{Drain, Drained};
@@ -49,11 +57,10 @@ use listeners::Listeners;
 use names::Names;
 use notify::Notifier;
 use reload::{Candidate, Cause, LoadError, Reloader, Source};
-use seam::Store;
 use workers::Workers;
 
 pub use daemonize::{BACKGROUND_OPTION, start_in_background};
-pub use paths::{is_system, pid_file, policy_file};
+pub use paths::{is_system, pid_file, policy_file, variable};
 
 /// What the command line asks of the daemon. Paths are absolute.
 #[derive(Debug, Clone, Default)]
@@ -88,6 +95,16 @@ enum Cannot {
     WritePidFile(#[from] pid_file::PidFileError),
     #[error("{0}")]
     System(#[from] io::Error),
+}
+
+impl Cannot {
+    /// The reason in one line.
+    fn summary(&self) -> String {
+        match self {
+            Self::Load(error) => error.summary.clone(),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// Runs the daemon until it is told to end, or idle for too long.
@@ -262,9 +279,7 @@ impl Daemon {
                 }
                 Err(error) => {
                     tracing::error!("reload failed, the policy in force stays: {error}");
-                    let error = error.to_string();
-                    let first = error.lines().next().unwrap_or_default();
-                    format!("{}; reload failed: {first}", self.describe())
+                    format!("{}; reload failed: {}", self.describe(), error.summary())
                 }
             };
         }

@@ -42,6 +42,16 @@ pub(crate) fn runtime_parent() -> Option<PathBuf> {
     from_env(env::var_os("XDG_RUNTIME_DIR")).or_else(|| xdg("XDG_CACHE_HOME", ".cache"))
 }
 
+/// A variable that paths in a policy may refer to: one of the environment, with the runtime
+/// directory in libvirt's sense.
+#[must_use]
+pub fn variable(name: &str) -> Option<String> {
+    if name == "XDG_RUNTIME_DIR" {
+        return runtime_parent()?.into_os_string().into_string().ok();
+    }
+    env::var(name).ok()
+}
+
 fn xdg(variable: &str, below_home: &str) -> Option<PathBuf> {
     from_env(env::var_os(variable)).or_else(|| Some(env::home_dir()?.join(below_home)))
 }

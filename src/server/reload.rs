@@ -8,11 +8,12 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::listeners::{self, GroupIds};
-use super::{paths, seam};
-use crate::policy::model::Policy;
+use super::paths;
+use crate::policy::{self, MAX_FILE_BYTES, Report, model::Policy};
 
-/// Largest policy file that is read. Well above any sane policy; a bound for insane ones.
-const MAX_SIZE: u64 = 4 << 20;
+/// The policies that are built in: the examples of the same names.
+const SYSTEM_POLICY: &str = include_str!("../../examples/modular.yaml");
+const SESSION_POLICY: &str = include_str!("../../examples/session.yaml");
 
 /// Where the policy comes from.
 #[derive(Debug, Clone)]
@@ -26,7 +27,7 @@ pub(crate) enum Source {
 }
 
 /// What the source held. An unreadable file is remembered too, to tell news from repetition.
-type Contents = Result<Option<String>, (io::ErrorKind, String)>;
+type Contents = Result<Option<Vec<u8>>, (io::ErrorKind, String)>;
 
 /// A policy ready to be put in force.
 #[derive(Debug)]
@@ -41,8 +42,29 @@ pub(crate) struct Candidate {
 
 /// Why there is no candidate. For people; may have many lines.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct LoadError(String);
+#[error("{text}")]
+pub(crate) struct LoadError {
+    text: String,
+    /// The first problem, in one line.
+    pub(crate) summary: String,
+}
+
+impl LoadError {
+    fn new(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let summary = text.clone();
+        Self { text, summary }
+    }
+}
+
+impl From<Report> for LoadError {
+    fn from(report: Report) -> Self {
+        Self {
+            text: report.render_human(false),
+            summary: report.one_line(),
+        }
+    }
+}
 
 /// What made us read the policy again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,21 +109,28 @@ impl Source {
 
     fn compile(&self, contents: &Contents) -> Result<Candidate, LoadError> {
         let contents = contents.as_ref();
-        let (origin, policy) = match contents.map_err(|(_, error)| LoadError(error.clone()))? {
-            Some(text) => {
-                let name = self.path().unwrap_or(Path::new("policy"));
-                let name = name.display().to_string();
-                let policy = seam::compile(&name, text).map_err(LoadError)?;
+        let contents = contents.map_err(|(_, error)| LoadError::new(error.clone()))?;
+        let (origin, policy) = match contents {
+            Some(bytes) => {
+                let path = self.path().unwrap_or(Path::new("policy"));
+                let name = path.display().to_string();
+                let policy = compile(&name, policy::decode(&name, bytes)?)?;
                 (name, policy)
             }
             None => {
-                let text = seam::builtin(paths::is_system());
-                let policy = seam::compile("built-in policy", text).map_err(LoadError)?;
-                ("the built-in policy".to_owned(), policy)
+                let system = paths::is_system();
+                let text = if system {
+                    SYSTEM_POLICY
+                } else {
+                    SESSION_POLICY
+                };
+                let name = "the built-in policy".to_owned();
+                let policy = compile(&name, text)?;
+                (name, policy)
             }
         };
-        let groups =
-            listeners::resolve_groups(&policy).map_err(|error| LoadError(error.to_string()))?;
+        let groups = listeners::resolve_groups(&policy)
+            .map_err(|error| LoadError::new(error.to_string()))?;
         Ok(Candidate {
             origin,
             policy,
@@ -110,18 +139,22 @@ impl Source {
     }
 }
 
-fn read_bounded(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?
-        .take(MAX_SIZE + 1)
-        .read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_SIZE {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("larger than {MAX_SIZE} bytes"),
-        ));
+/// The policy of a text; what is hardly meant as written goes to the log.
+fn compile(name: &str, text: &str) -> Result<Policy, LoadError> {
+    let loaded = policy::load(name, text, &paths::variable)?;
+    if !loaded.warnings.is_empty() {
+        tracing::warn!("{}", loaded.warnings.render_human(false).trim_end());
     }
-    Ok(text)
+    Ok(loaded.policy)
+}
+
+/// Reads a file up to one byte over the policy's bound, so that its check sees what is too large.
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(MAX_FILE_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Reads the policy again and again, never twice at once; a request made meanwhile is kept.
@@ -186,7 +219,7 @@ impl Reloader {
                 self.seen = seen;
                 outcome
             }
-            Err(error) => Some(Err(LoadError(format!("reading the policy: {error}")))),
+            Err(error) => Some(Err(LoadError::new(format!("reading the policy: {error}")))),
         };
         if let Some(cause) = self.pending.take() {
             self.request(cause);
