@@ -25,7 +25,10 @@ fn fresh_daemons_give_the_same_answers_to_the_script_of_calls_directly_and_relay
     let direct = || ask(&Libvirtd::start().uri("test:///default"));
     let (first, second) = (direct(), direct());
     assert_same(&first, &second);
-    assert!(first.ends_with(" calls") && first.lines().count() > 350, "{first}");
+    assert!(
+        first.ends_with(" calls") && first.lines().count() > 350,
+        "{first}"
+    );
     let daemon = Libvirtd::start();
     let relay = Relay::start(&daemon.socket());
     assert_same(&first, &ask(&uri_at("test:///default", &relay.socket())));
