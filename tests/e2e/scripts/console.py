@@ -13,9 +13,12 @@ GREETING = b"echo\r\n"
 
 conn = libvirt.open(uri)
 with open(xml_file, encoding="utf-8") as file:
-    guest = conn.createXML(file.read(), libvirt.VIR_DOMAIN_START_AUTODESTROY)
+    guest = conn.createXML(
+        file.read(), libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED)
 stream = conn.newStream()
 guest.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
+# Paused until here: the emulator drops what nobody is there to read.
+guest.resume()
 
 received = b""
 while GREETING not in received:

@@ -276,8 +276,8 @@ def domains(conn):
     call("rename", dom.rename, "renamed", 0)
     call("lookupByName renamed", conn.lookupByName, "renamed")
     call("lookupByName old name", conn.lookupByName, "one")
-    call("undefineFlags", dom.undefineFlags, libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-         | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA)
+    call("undefineFlags bad", dom.undefineFlags, 1 << 20)
+    call("undefineFlags", dom.undefineFlags, 0)
     call("undefine twice", dom.undefine)
     call("create after undefine", dom.create)
     call("XMLDesc after undefine", dom.XMLDesc, 0)
@@ -320,6 +320,7 @@ def snapshots(dom):
     call("delete", second.delete, 0)
     call("delete twice", second.delete, 0)
     call("getXMLDesc of deleted", second.getXMLDesc, 0)
+    call("delete last", first.delete, 0)
 
 
 def checkpoints(dom):

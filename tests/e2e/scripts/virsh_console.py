@@ -39,7 +39,7 @@ def wait_for(text):
     output = output[output.index(text) + len(text):]
 
 
-# Paused until virsh is there, so that the greeting is not missed.
+# Paused until here: the emulator drops what nobody is there to read.
 wait_for(b"Escape character is")
 guest.resume()
 wait_for(b"echo\r\n")

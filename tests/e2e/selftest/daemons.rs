@@ -15,21 +15,23 @@ use crate::support::scripts::{
     CLOSE_CALLBACK, CONSOLE, DESCRIPTORS, EVENTS, SCRIPT_OF_CALLS, STAND_IN, STREAMS, Script,
     THREADS, VIRSH_CONSOLE,
 };
-use crate::support::tool::{python, uri_at, virsh};
+use crate::support::tool::{assert_same, python, uri_at, virsh};
 use crate::support::wait::eventually;
 use crate::support::wire::{procedure, status};
 
 #[test]
-fn two_fresh_daemons_give_the_same_answers_to_the_script_of_calls() {
-    let answers = || {
-        let daemon = Libvirtd::start();
-        python(SCRIPT_OF_CALLS, &[&daemon.uri("test:///default")])
-            .run()
-            .ok()
-    };
-    let (first, second) = (answers(), answers());
-    assert_eq!(first, second);
-    assert!(first.lines().count() > 300, "{first}");
+fn fresh_daemons_give_the_same_answers_to_the_script_of_calls_directly_and_relayed() {
+    let ask = |uri: &str| python(SCRIPT_OF_CALLS, &[uri]).run().ok();
+    let direct = || ask(&Libvirtd::start().uri("test:///default"));
+    let (first, second) = (direct(), direct());
+    assert_same(&first, &second);
+    assert!(
+        first.ends_with(" calls") && first.lines().count() > 350,
+        "{first}"
+    );
+    let daemon = Libvirtd::start();
+    let relay = Relay::start(&daemon.socket());
+    assert_same(&first, &ask(&uri_at("test:///default", &relay.socket())));
 }
 
 #[test]
@@ -130,6 +132,26 @@ fn events_come_in_order() {
 }
 
 #[test]
+fn virsh_shows_events_live() {
+    let daemon = Libvirtd::start();
+    let uri = daemon.uri("test:///default");
+    // The driver forgets everything whenever its last connection closes.
+    let _keeps_the_state = RpcClient::opened(&daemon.socket(), "test:///default");
+    let mut watcher = virsh(&uri, &["event", "--all", "--loop"]).start();
+    eventually("virsh shows the suspension", || {
+        // Nothing says when it has registered, so there is an event at every look.
+        virsh(&uri, &["suspend", "test"]).run().ok();
+        virsh(&uri, &["resume", "test"]).run().ok();
+        watcher
+            .stdout()
+            .count("event 'lifecycle' for domain 'test': Suspended")
+            > 0
+    });
+    watcher.signal(Signal::INT);
+    assert!(watcher.wait().success());
+}
+
+#[test]
 fn threads_get_their_own_answers() {
     let daemon = Libvirtd::start();
     let said = python(THREADS, &[&daemon.uri("test:///default"), "32", "10"])
@@ -220,6 +242,32 @@ fn a_proxy_runs_as_another_user() {
         .wait_for(&format!("STATUS=uid {}, first", account.uid));
     proxy.signal(Signal::KILL);
     assert!(!proxy.wait().success());
+}
+
+#[test]
+fn an_activated_proxy_starts_at_the_first_connection_and_again() {
+    let mut proxy = stand_in("first")
+        .activated("main", "sock")
+        .activated("ro", "sock-ro")
+        .start();
+    for start in 0..2 {
+        assert_eq!(proxy.notified().count("READY=1"), start);
+        let seen = proxy.notified().lines().len();
+        let _client = RpcClient::connect(&proxy.dir().join("sock-ro"));
+        proxy.wait_notified("READY=1", seen);
+        proxy.process().stderr().wait_for("sockets main:ro");
+        assert!(proxy.terminate().success());
+        proxy.restart();
+    }
+}
+
+#[test]
+fn a_killed_proxy_starts_again_in_its_directory() {
+    let mut proxy = stand_in("first").start();
+    write_policy(&proxy, "second");
+    proxy.restart();
+    proxy.process().stderr().wait_for("read 'second'");
+    assert_eq!(proxy.notified().count("READY=1"), 2);
 }
 
 #[test]

@@ -114,8 +114,11 @@ fn the_upstream_satisfies_virsh() {
         Next::Standard
     });
     let uri = uri_at("test:///default", &upstream.socket());
-    assert_eq!(virsh(&uri, &["hostname"]).run().ok(), "scripted");
-    assert_eq!(upstream.opened(), [(Some("test:///default".to_owned()), 0)]);
+    assert_eq!(virsh(&uri, &["-r", "hostname"]).run().ok(), "scripted");
+    let (name, flags) = &upstream.opened()[0];
+    assert_eq!(name.as_deref(), Some("test:///default"));
+    // Clients that are not root set other bits too.
+    assert_eq!(flags & 1, 1, "read-only");
 }
 
 #[test]

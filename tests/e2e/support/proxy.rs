@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::account::Account;
 use super::notify::Notify;
-use super::process::{Log, Output, Process, command};
+use super::process::{Log, Output, Process, command, find_program};
 use super::tool::uri_at;
 use super::workdir::{WorkDir, give};
 
@@ -20,8 +20,9 @@ pub(crate) struct ProxyBuilder {
     dir: WorkDir,
     program: PathBuf,
     args: Vec<OsString>,
-    env: Vec<(String, OsString)>,
+    env: Vec<(String, String)>,
     account: Option<Account>,
+    activated: Vec<(String, PathBuf)>,
 }
 
 /// A running proxy. Dropping it kills it.
@@ -30,7 +31,7 @@ pub(crate) struct Proxy {
     // Dropped in this order: the process before what it uses.
     process: Process,
     notify: Notify,
-    dir: WorkDir,
+    how: ProxyBuilder,
 }
 
 impl ProxyBuilder {
@@ -45,10 +46,11 @@ impl ProxyBuilder {
             program: env!("CARGO_BIN_EXE_virtproxyd").into(),
             env: Vec::new(),
             account: None,
+            activated: Vec::new(),
         }
     }
 
-    /// Another program in place of the proxy.
+    /// Another program, with arguments of its own before the others, in place of the proxy.
     pub(crate) fn program(mut self, program: PathBuf, args: &[&str]) -> Self {
         self.program = program;
         self.args.splice(0..0, args.iter().map(Into::into));
@@ -63,7 +65,7 @@ impl ProxyBuilder {
 
     /// One more environment variable.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
-        self.env.push((name.to_owned(), value.into()));
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -78,29 +80,62 @@ impl ProxyBuilder {
         self
     }
 
-    fn launch(&self, notify: &Path) -> Process {
-        let mut command = command(&self.program, self.account.as_ref());
-        command
-            .args(&self.args)
-            .envs(self.env.iter().cloned())
-            .env("NOTIFY_SOCKET", notify);
+    /// By `systemd-socket-activate`, which listens on a socket called `file` in the proxy's
+    /// directory and starts the proxy at the first connection, giving it the socket as `name`.
+    /// Several calls give several sockets.
+    pub(crate) fn activated(mut self, name: &str, file: &str) -> Self {
+        self.activated.push((name.to_owned(), self.dir.join(file)));
+        self
+    }
+
+    /// What runs: the program with its arguments, or what activates it.
+    fn command_line(&self, env: &[(String, String)]) -> (PathBuf, Vec<OsString>) {
+        if self.activated.is_empty() {
+            return (self.program.clone(), self.args.clone());
+        }
+        let mut args = Vec::<OsString>::new();
+        // It passes on no other variable.
+        for (name, value) in env {
+            args.extend(["-E".into(), format!("{name}={value}").into()]);
+        }
+        let mut names = Vec::new();
+        for (name, path) in &self.activated {
+            args.extend(["-l".into(), path.into()]);
+            names.push(name.as_str());
+        }
+        args.push(format!("--fdname={}", names.join(":")).into());
+        args.push(self.program.clone().into());
+        args.extend(self.args.iter().cloned());
+        (find_program("systemd-socket-activate"), args)
+    }
+
+    fn launch(&self, notify: &Notify) -> Process {
+        let mut env = self.env.clone();
+        env.push((
+            "NOTIFY_SOCKET".to_owned(),
+            notify.path().display().to_string(),
+        ));
+        let (program, args) = self.command_line(&env);
+        let mut command = command(program, self.account.as_ref());
+        command.args(args).envs(env);
         Process::start("virtproxyd", command)
     }
 
-    /// Starts it and waits until it says `READY=1`.
+    /// Starts it. If it is not activated, this waits until it says `READY=1`; if it is, until the
+    /// sockets are there.
     ///
     /// # Panics
     /// If it ends before that or the deadline passes.
     #[track_caller]
     pub(crate) fn start(self) -> Proxy {
         let notify = Notify::bind(&self.dir.join("notify"));
-        let process = self.launch(notify.path());
+        let process = self.launch(&notify);
         let mut proxy = Proxy {
             process,
             notify,
-            dir: self.dir,
+            how: self,
         };
-        proxy.wait_notified("READY=1", 0);
+        proxy.wait_until_started(0);
         proxy
     }
 
@@ -108,24 +143,24 @@ impl ProxyBuilder {
     #[track_caller]
     pub(crate) fn run(self) -> Output {
         let notify = Notify::bind(&self.dir.join("notify"));
-        self.launch(notify.path()).finish()
+        self.launch(&notify).finish()
     }
 }
 
 impl Proxy {
     /// Its directory, which was given to the policy.
     pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
+        self.how.dir.path()
     }
 
-    /// The URI by which clients reach the socket called `socket` in its directory.
-    pub(crate) fn uri(&self, uri: &str, socket: &str) -> String {
-        uri_at(uri, &self.dir.join(socket))
+    /// The URI by which clients reach the socket called `file` in its directory.
+    pub(crate) fn uri(&self, uri: &str, file: &str) -> String {
+        uri_at(uri, &self.how.dir.join(file))
     }
 
     /// The policy file.
     pub(crate) fn policy(&self) -> PathBuf {
-        self.dir.join("routes.yaml")
+        self.how.dir.join("routes.yaml")
     }
 
     pub(crate) fn process(&self) -> &Process {
@@ -153,6 +188,20 @@ impl Proxy {
         })
     }
 
+    #[track_caller]
+    fn wait_until_started(&mut self, seen: usize) {
+        if self.how.activated.is_empty() {
+            self.wait_notified("READY=1", seen);
+        } else {
+            // Said once for each socket.
+            for (_, path) in &self.how.activated {
+                self.process
+                    .stderr()
+                    .wait_for(&format!("Listening on {}", path.display()));
+            }
+        }
+    }
+
     /// Reloads by `SIGHUP`, waits for `RELOADING=1` and then `READY=1`, and returns what was
     /// notified from the signal on.
     #[track_caller]
@@ -175,5 +224,15 @@ impl Proxy {
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.process.wait()
+    }
+
+    /// Kills it if it still runs and starts it again in the same directory, where it finds what it
+    /// left, as [`ProxyBuilder::start`] does.
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        self.process.kill();
+        let seen = self.notified().lines().len();
+        self.process = self.how.launch(&self.notify);
+        self.wait_until_started(seen);
     }
 }

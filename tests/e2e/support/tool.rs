@@ -75,3 +75,26 @@ impl Tool {
         self.start().finish()
     }
 }
+
+/// Compares what one client said with what the same client said on another way.
+///
+/// # Panics
+/// If they differ, with only the lines that do.
+#[track_caller]
+pub(crate) fn assert_same(expected: &str, actual: &str) {
+    let lines = expected.lines().zip(actual.lines());
+    let differing: Vec<_> = lines
+        .filter(|(expected, actual)| expected != actual)
+        .map(|(expected, actual)| format!("- {expected}\n+ {actual}"))
+        .collect();
+    assert!(
+        differing.is_empty(),
+        "these lines differ:\n{}",
+        differing.join("\n")
+    );
+    assert_eq!(
+        expected.lines().count(),
+        actual.lines().count(),
+        "one ends before the other"
+    );
+}
