@@ -45,6 +45,7 @@ fn client(policy: &Policy, listener: &str, unix: &str) -> ClientFacts {
         listener: listener.name.clone(),
         readonly: listener.readonly,
         unix: Some(unix.parse::<UnixFacts>().unwrap()),
+        ..ClientFacts::default()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is proven about a client. Only the code that saw the evidence makes these values.
 
+use core::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use serde::Serialize;
 
 /// Everything known of one client connection; identities and routes match on it, and it is
 /// forwarded to the driver daemons.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ClientFacts {
     /// Name of the listener that accepted the connection.
     pub listener: Arc<str>,
@@ -15,6 +16,58 @@ pub struct ClientFacts {
     pub readonly: bool,
     /// Kernel-proven credentials of the peer of a UNIX socket.
     pub unix: Option<UnixFacts>,
+    /// Address of the peer of a TCP connection, as the kernel or a trusted load balancer has it.
+    pub address: Option<SocketAddr>,
+    /// The client's certificate, verified.
+    pub x509: Option<X509Facts>,
+    /// Who the client is by SASL.
+    pub sasl: Option<SaslFacts>,
+}
+
+/// What a verified client certificate says. Attributes that may occur more than once are lists.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct X509Facts {
+    /// Distinguished name in RFC 4514 form: `CN=ci,OU=Ops,O=Acme,C=DE`.
+    pub dn: String,
+    /// Common names.
+    pub cn: Vec<String>,
+    /// Organisations.
+    pub o: Vec<String>,
+    /// Organisational units.
+    pub ou: Vec<String>,
+    /// Countries.
+    pub c: Vec<String>,
+    /// Localities.
+    pub l: Vec<String>,
+    /// States or provinces.
+    pub st: Vec<String>,
+    /// E-mail addresses in the distinguished name.
+    pub email: Vec<String>,
+    /// DNS names among the alternative names.
+    pub dns: Vec<String>,
+    /// IP addresses among the alternative names.
+    pub ip: Vec<IpAddr>,
+    /// URIs among the alternative names, such as SPIFFE ids.
+    pub uri: Vec<String>,
+    /// E-mail addresses among the alternative names.
+    pub san_email: Vec<String>,
+    /// SHA-256 of the certificate (DER), in lower-case hexadecimal digits without colons.
+    pub fingerprint: String,
+    /// Distinguished name of the issuer in RFC 4514 form.
+    pub issuer: String,
+    /// Serial number, in lower-case hexadecimal digits.
+    pub serial: String,
+    /// When it expires, in seconds since the epoch.
+    pub not_after: i64,
+}
+
+/// Who a client is by SASL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SaslFacts {
+    /// User name.
+    pub user: String,
+    /// Mechanism that proved it.
+    pub mechanism: String,
 }
 
 /// Credentials of the process at the other end of a UNIX socket, as the kernel recorded them when

@@ -197,5 +197,6 @@ async fn gather(
         listener: Arc::clone(&listener.name),
         readonly: listener.readonly,
         unix: Some(unix),
+        ..ClientFacts::default()
     })
 }
