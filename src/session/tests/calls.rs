@@ -48,12 +48,28 @@ fn every_serial_is_the_clients_to_choose() {
 
 #[test]
 fn a_serial_used_twice_at_once_ends_the_connection() {
-    let mut rig = Rig::opened();
-    rig.relays(&call(remote::CONNECT_GET_VERSION, 1));
-    rig.client_sends(&call(remote::CONNECT_GET_HOSTNAME, 1));
+    let again = call(remote::CONNECT_GET_HOSTNAME, 1);
+    let disguises = [
+        again.clone(),
+        again.clone().with(|header| header.status = Status::ERROR),
+        again.clone().with(|header| header.version = 2),
+        again.with_descriptors(1),
+        call(remote::AUTH_LIST, 1),
+        call(remote::CONNECT_CLOSE, 1),
+    ];
+    for again in &disguises {
+        let mut rig = Rig::opened();
+        rig.relays(&call(remote::CONNECT_GET_VERSION, 1));
+        rig.client_sends(again);
+        assert_eq!(rig.ends, [End::Abort]);
+        assert!(!rig.dialled().open);
+        rig.client_gets_nothing();
+        rig.daemon_gets_nothing();
+    }
+    let mut rig = Rig::start();
+    rig.client_sends(&connect_open(1, Some("good:///"), 0));
+    rig.client_sends(&call(remote::AUTH_LIST, 1));
     assert_eq!(rig.ends, [End::Abort]);
-    assert!(!rig.dialled().open);
-    rig.daemon_gets_nothing();
 }
 
 #[test]
