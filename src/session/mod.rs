@@ -198,6 +198,11 @@ impl Session {
         if header.kind.is_call() {
             // Checked in every phase, before anything looks at the procedure: a call that is odd in
             // one field must not get past a check on another.
+            if self.uses(header.serial) {
+                tracing::warn!(?header, "the client uses a serial twice: closing");
+                self.abort();
+                return Verdict::Consumed;
+            }
             if header.program == Program::REMOTE && header.version != VERSION {
                 let fault = Fault::unknown_program(header.program, header.version);
                 self.refuse(header, &fault);
@@ -495,6 +500,16 @@ impl Session {
     fn disconnect(&mut self) {
         let id = self.upstream().map(Action::Disconnect);
         self.actions.extend(id);
+    }
+
+    /// The client waits for something under this serial, so that a second answer could not be told
+    /// from the first.
+    fn uses(&self, serial: Serial) -> bool {
+        match &self.phase {
+            Phase::Opening(opening) => opening.uses(serial),
+            Phase::Serving(serving) => serving.uses(serial),
+            Phase::Unopened { .. } | Phase::Closing { .. } | Phase::Closed => false,
+        }
     }
 
     /// The upstream that is being opened, or is open.

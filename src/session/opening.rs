@@ -53,6 +53,11 @@ impl Opening {
         self.deadline
     }
 
+    /// The client's `CONNECT_OPEN` has this serial.
+    pub(super) fn uses(&self, serial: Serial) -> bool {
+        self.call.serial == serial
+    }
+
     fn upstream(&self) -> &Arc<Upstream> {
         &self.target.upstream
     }

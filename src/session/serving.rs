@@ -62,6 +62,11 @@ impl Serving {
         self.id
     }
 
+    /// A call or a stream of the client's has this serial.
+    pub(super) fn uses(&self, serial: Serial) -> bool {
+        self.calls.has(serial) || self.streams.has(serial)
+    }
+
     pub(super) fn has_calls(&self) -> bool {
         !self.calls.is_empty()
     }
@@ -147,11 +152,6 @@ impl Session {
             },
             upstream,
         ) = (header, serving.id);
-        if serving.calls.has(serial) || serving.streams.has(serial) {
-            tracing::warn!(?header, "the client uses a serial twice: closing");
-            self.abort();
-            return Verdict::Consumed;
-        }
         let effect = effect(program, procedure);
         let fault = if self.leaving.is_some() {
             Some(Fault::not_open())
