@@ -96,7 +96,14 @@ pub(crate) fn compile(_name: &str, text: &str) -> Result<Policy, String> {
     Ok(Policy {
         daemon: Daemon {
             watch: raw.daemon.watch,
-            drain: Duration::from_secs(raw.daemon.drain.unwrap_or(30)),
+            drain: match raw.daemon.drain {
+                Some(text) => Duration::from_secs(
+                    text.trim_end_matches('s')
+                        .parse()
+                        .map_err(|_| format!("bad duration {text}"))?,
+                ),
+                None => Duration::from_secs(30),
+            },
             workers: raw.daemon.workers,
             max_clients: raw.daemon.max_clients.unwrap_or(5000),
         },
@@ -105,7 +112,6 @@ pub(crate) fn compile(_name: &str, text: &str) -> Result<Policy, String> {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Raw {
     #[serde(default)]
     daemon: RawDaemon,
@@ -116,7 +122,7 @@ struct Raw {
 #[serde(deny_unknown_fields, default)]
 struct RawDaemon {
     watch: bool,
-    drain: Option<u64>,
+    drain: Option<String>,
     workers: Option<usize>,
     max_clients: Option<usize>,
 }
