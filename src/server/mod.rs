@@ -343,10 +343,11 @@ impl Daemon {
     /// The orderly end: no new clients, the present ones as long as they need and may.
     async fn end(mut self, why: &str, mut signals: Signals) {
         self.watch = None;
-        self.notifier.stopping("stopping");
+        let deadline = self.ctx.policy.load().policy.daemon.drain;
+        self.notifier
+            .stopping(&format!("stopping: {why}"), deadline);
         self.listeners.close().await;
         self.ctx.drain.begin();
-        let deadline = self.ctx.policy.load().policy.daemon.drain;
         tracing::info!(
             clients = self.ctx.clients.live(),
             ?deadline,

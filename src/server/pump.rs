@@ -196,6 +196,7 @@ impl<'a> Pump<'a> {
             if self.client.poll_receive(cx).is_pending() {
                 return moved;
             }
+            self.session.handle_heard(Peer::Client, now);
             moved = true;
         }
         while self.end == End::Lingering && self.client.poll_receive(cx).is_ready() {
@@ -303,6 +304,7 @@ impl<'a> Pump<'a> {
             let side = &mut upstream.side;
             if !side.eof && side.outbox.len() <= OUTBOX && side.inbox.has_room() {
                 if side.poll_receive(cx).is_ready() {
+                    self.session.handle_heard(Peer::Upstream(upstream.id), now);
                     moved = true;
                     continue;
                 }
@@ -394,12 +396,27 @@ impl<'a> Pump<'a> {
             let now = Instant::now();
             if deadline.into_std() <= now {
                 self.timer = None;
+                self.excuse_silence(now);
                 self.session.handle_timeout(now);
                 return true;
             }
             timer.as_mut().reset(deadline);
         }
         false
+    }
+}
+
+impl Pump<'_> {
+    /// A side whose bytes wait because the other side takes none is not silent.
+    fn excuse_silence(&mut self, now: Instant) {
+        if !self.client.inbox.has_room() {
+            self.session.handle_heard(Peer::Client, now);
+        }
+        if let Some(upstream) = &self.upstream
+            && !upstream.side.inbox.has_room()
+        {
+            self.session.handle_heard(Peer::Upstream(upstream.id), now);
+        }
     }
 }
 

@@ -26,6 +26,7 @@ impl Router for Table {
         let target = |upstream: &Arc<Upstream>| Target {
             upstream: Arc::clone(upstream),
             open_uri: format!("{}:///system", upstream.name),
+            line: 1,
         };
         match uri {
             "good:///" => Routed::Try(self.0.iter().take(1).map(target).collect()),
@@ -84,6 +85,7 @@ impl Default for Options {
                     group: Some("users".into()),
                     ..UnixFacts::default()
                 }),
+                ..ClientFacts::default()
             },
             keepalive: Keepalive {
                 interval: Some(5 * SECOND),
