@@ -316,3 +316,94 @@ fn bytes_that_are_no_text_get_a_hint() {
         "version: 1"
     );
 }
+
+/// Whatever is cut out of, doubled in or pasted into a policy, the answer is a policy or a report
+/// that can be shown.
+#[test]
+fn mangled_files_are_answered() {
+    let seeds: Vec<String> = fixtures("bad")
+        .iter()
+        .chain(&fixtures("good"))
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .filter(|text| text.len() < 1000)
+        .collect();
+    let pieces = [
+        "ä",
+        "\t",
+        "\n",
+        "\r",
+        "\0",
+        "\u{feff}",
+        "\u{202e}",
+        "\u{2028}",
+        "\"",
+        "'",
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        "- ",
+        "? ",
+        "&a ",
+        "*a",
+        "!t ",
+        "|\n",
+        ">\n",
+        "#",
+        "---\n",
+        "...\n",
+        "<<: ",
+        "~",
+        "null",
+        "0x7",
+        ".nan",
+        "-1",
+        "1e999",
+        "${",
+        "regex:",
+        "%41",
+        "\u{1f600}",
+    ];
+    // A fixed sequence (xorshift), so that a failure can be seen again.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % u64::try_from(bound).unwrap()).unwrap()
+    };
+    let rounds = std::env::var("ROUNDS").map_or(300, |rounds| rounds.parse().unwrap());
+    for _ in 0..rounds {
+        let mut text: Vec<char> = seeds[next(seeds.len())].chars().collect();
+        for _ in 0..=next(4) {
+            let at = next(text.len() + 1);
+            let end = (at + next(12)).min(text.len());
+            match next(3) {
+                0 => drop(text.drain(at..end)),
+                1 => drop(text.splice(at..at, text[at..end].to_vec())),
+                _ => drop(text.splice(at..at, pieces[next(pieces.len())].chars())),
+            }
+        }
+        let text: String = text.into_iter().collect();
+        let report = report("mangled.yaml", &text);
+        assert_eq!(report.render_human(true).is_empty(), report.is_empty());
+        assert_eq!(
+            report.to_json().as_array().unwrap().len(),
+            report.problems().len()
+        );
+        assert_eq!(report.one_line().lines().count(), 1);
+        for problem in report.problems() {
+            for span in problem
+                .span
+                .iter()
+                .chain(problem.related.iter().map(|(span, _)| span))
+            {
+                assert!(
+                    text.get(span.clone()).is_some(),
+                    "{span:?} of {problem:?} in {text:?}"
+                );
+            }
+        }
+    }
+}
