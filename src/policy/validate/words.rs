@@ -115,8 +115,9 @@ pub(super) fn wrong_value(
             )),
         ),
         Kind::Pattern { .. } | Kind::Minimum { .. } | Kind::Maximum { .. }
-            if let Some(help) = format_help =>
+            if format_help.is_some() =>
         {
+            let help = format_help.unwrap_or_default();
             let message = format!("{} is no value for {subject}", shown(document, at, found));
             Some(Problem::error("format", place, message).help(help))
         }
