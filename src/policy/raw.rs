@@ -283,8 +283,8 @@ impl JsonSchema for Id {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub(super) enum KeepaliveInterval {
-    /// The schema leaves only -1.
-    Never(#[allow(dead_code, reason = "only its type tells")] i64),
+    /// -1, libvirt's "never"; the schema leaves no other.
+    Number(i64),
     Text(String),
 }
 
@@ -380,7 +380,9 @@ impl<T> Default for Section<T> {
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Section<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let entries = serde_json::Map::deserialize(deserializer)?;
+        let Value::Object(entries) = Value::deserialize(deserializer)? else {
+            return Ok(Self::default());
+        };
         let read = |(name, value)| (name, Lenient(serde_json::from_value(value).ok()));
         Ok(Self(entries.into_iter().map(read).collect()))
     }

@@ -16,11 +16,11 @@ use super::report::Problem;
 pub const MAX_FILE_BYTES: usize = 1024 * 1024;
 /// Nesting of lists and mappings: identities may nest, nothing else goes deeper than five. Also
 /// bounds the recursion of everything that walks the tree.
-const MAX_DEPTH: usize = 48;
+pub(super) const MAX_DEPTH: usize = 48;
 /// Keys, values, lists and mappings, aliases expanded. A route takes about ten.
-const MAX_NODES: usize = 200_000;
+pub(super) const MAX_NODES: usize = 100_000;
 /// Anchors (`&name`); they only save typing, so few are honest.
-const MAX_ANCHORS: usize = 1_000;
+pub(super) const MAX_ANCHORS: usize = 1_000;
 /// Aliases (`*name`).
 const MAX_ALIASES: usize = 1_000;
 /// Parser events that all aliases together may repeat: what stops "billion laughs".
@@ -61,8 +61,10 @@ pub(super) struct Key {
 /// The text and the tree read from it.
 #[derive(Debug)]
 pub(super) struct Document<'a> {
-    pub(super) text: &'a str,
+    text: &'a str,
     root: Node,
+    /// Where each line ends.
+    newlines: Vec<usize>,
 }
 
 impl<'a> Document<'a> {
@@ -92,12 +94,17 @@ impl<'a> Document<'a> {
         }
         match serde_saphyr::from_str_with_options::<Node>(text, options()) {
             Ok(root) => {
-                let document = Self { text, root };
+                let newlines = text.match_indices('\n').map(|(at, _)| at).collect();
+                let document = Self {
+                    text,
+                    root,
+                    newlines,
+                };
                 document.report_duplicates(&document.root, problems);
                 Some(document)
             }
             Err(error) => {
-                problems.push(syntax_problem(text, &error));
+                problems.push(super::syntax::problem(text, &error));
                 None
             }
         }
@@ -130,7 +137,9 @@ impl<'a> Document<'a> {
 
     /// The line, from 1, of a place.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
-        line_of(self.text, span.start)
+        self.newlines
+            .partition_point(|newline| *newline < span.start)
+            + 1
     }
 
     fn place_of(&self, node: &Node) -> Range<usize> {
@@ -374,14 +383,16 @@ fn options() -> Options {
             max_events: MAX_NODES * 2,
             max_nodes: MAX_NODES,
             max_depth: MAX_DEPTH,
-            flow_nesting_limit: MAX_DEPTH,
+            // Never reached first, for the depth's own error says more.
+            flow_nesting_limit: 2 * MAX_DEPTH,
             max_anchors: MAX_ANCHORS,
             max_aliases: MAX_ALIASES,
             max_recorded_anchor_events: MAX_NODES,
             max_recorded_anchor_bytes: MAX_FILE_BYTES,
             // An alias may repeat text, so the total can pass the file's own size.
             max_total_scalar_bytes: 2 * MAX_FILE_BYTES,
-            max_documents: 1,
+            // A second one has an error of its own.
+            max_documents: 2,
         },
         alias_limits: serde_saphyr::alias_limits! {
             max_total_replayed_events: MAX_ALIAS_EVENTS,
@@ -399,64 +410,9 @@ fn options() -> Options {
     }
 }
 
-fn byte_range(location: &Location) -> Option<Range<usize>> {
+/// The bytes of a location, if the parser knows them.
+pub(super) fn byte_range(location: &Location) -> Option<Range<usize>> {
     let start = usize::try_from(location.span().byte_offset()?).ok()?;
     let len = usize::try_from(location.span().byte_len()?).ok()?;
     Some(start..start.checked_add(len)?)
-}
-
-fn syntax_problem(text: &str, error: &serde_saphyr::Error) -> Problem {
-    use serde_saphyr::Error;
-    let error = error.without_snippet();
-    let span = error
-        .location()
-        .and_then(|location| byte_range(&location))
-        .map(|span| {
-            let start = span.start.min(text.len());
-            start..span.end.clamp(start, text.len())
-        });
-    let (code, message, help): (_, Cow<'_, str>, _) = match error {
-        Error::MultipleDocuments { .. } => (
-            "syntax",
-            "a second YAML document begins here".into(),
-            Some("one file is one policy: remove `---`"),
-        ),
-        Error::MergeKeyNotAllowed { .. } => (
-            "syntax",
-            "merge keys (`<<`) are not accepted".into(),
-            Some("write the keys out, so that a reader sees in one place what is granted"),
-        ),
-        Error::Budget { .. }
-        | Error::AliasReplayLimitExceeded { .. }
-        | Error::AliasExpansionLimitExceeded { .. }
-        | Error::AliasReplayStackDepthExceeded { .. } => (
-            "too-complex",
-            error.to_string().into(),
-            Some("no honest policy needs that much; look for runaway nesting or aliases"),
-        ),
-        Error::Eof { .. } => (
-            "empty",
-            "the file is empty".into(),
-            Some("begin with `version: 1`"),
-        ),
-        _ => (
-            "syntax",
-            error.to_string().into(),
-            tab_hint(text, span.as_ref()),
-        ),
-    };
-    let problem = Problem::error(code, span, message);
-    match help {
-        Some(help) => problem.help(help),
-        None => problem,
-    }
-}
-
-/// Tabs are the usual reason why a file that looks right is refused.
-fn tab_hint(text: &str, span: Option<&Range<usize>>) -> Option<&'static str> {
-    let line = text.lines().nth(line_of(text, span?.start) - 1)?;
-    let indent = line.get(..line.len() - line.trim_start().len())?;
-    indent
-        .contains('\t')
-        .then_some("YAML is indented by spaces, never by tabs")
 }
