@@ -263,6 +263,7 @@ fn references_between_identities_cannot_multiply() {
         listener: "main".into(),
         readonly: false,
         unix: Some("user=a".parse().unwrap()),
+        ..Default::default()
     };
     assert_eq!(loaded.policy.identities_of(&facts).iter().count(), 1000);
 }

@@ -122,6 +122,12 @@ impl Fault {
         Self::rpc("Unexpected message status %s", Some(status.to_string()))
     }
 
+    /// A call before the client has proven who it is.
+    #[must_use]
+    pub fn authentication_required() -> Self {
+        Self::rpc("authentication required", None)
+    }
+
     /// An authentication step that this connection does not ask for.
     #[must_use]
     pub fn authentication_failed() -> Self {

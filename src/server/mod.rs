@@ -6,7 +6,8 @@
 //! - `accept`, `activation`, `listeners`, `socket_file`, `lockfile`: the listening sockets.
 //! - `clients`, `context`, `workers`, `connection`: the clients, from accept to close.
 //! - `peercred`, `names`: who a client is.
-//! - `pump`, `side`, `inbox`, `outbox`, `transport`: bytes between two sockets and a session.
+//! - `pump`, `side`, `inbox`, `outbox`: bytes between two connections and a session.
+//! - `transport`, `socket`, `security_layer`: what a connection is made of.
 //! - `upstream`: dialling a driver daemon.
 //! - `reload`, `file_watch`: the policy file, read again.
 //! - `drain`, `notify`, `daemonize`, `pid_file`, `logging`, `paths`: a daemon's manners.
@@ -42,7 +43,9 @@ mod peercred;
 mod pid_file;
 mod pump;
 mod reload;
+mod security_layer;
 mod side;
+mod socket;
 mod socket_file;
 mod transport;
 mod upstream;

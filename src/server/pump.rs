@@ -141,6 +141,8 @@ impl<'a> Pump<'a> {
                         upstream.gone = true;
                     }
                 }
+                Action::Polkit | Action::Sasl(_) | Action::Secure => self.end = End::Closed,
+                Action::Authenticated | Action::AuthenticationFailed => {}
                 Action::Close if self.end == End::Open => self.end = End::Flushing,
                 Action::Close => {}
                 Action::Abort => self.end = End::Closed,
@@ -354,7 +356,11 @@ impl<'a> Pump<'a> {
                 outbox.clear();
             }
         }
-        let flushed = match self.client.outbox.poll_flush(&self.client.transport, cx) {
+        let flushed = match self
+            .client
+            .outbox
+            .poll_flush(&mut self.client.transport, cx)
+        {
             Poll::Ready(Ok(())) => self
                 .upstream
                 .as_ref()
@@ -368,7 +374,7 @@ impl<'a> Pump<'a> {
         if self.end != End::Flushing || !flushed {
             return false;
         }
-        self.client.transport.shutdown_write();
+        self.client.transport.shutdown_write(cx);
         self.client.inbox.clear();
         self.end = if self.client.eof {
             End::Closed

@@ -110,7 +110,7 @@ impl Side {
         };
         if !to.outbox.mid_frame {
             // Frames of the proxy's own come first: they are older.
-            ready!(to.outbox.poll_flush(&to.transport, cx))?;
+            ready!(to.outbox.poll_write(&mut to.transport, cx))?;
         }
         while run.bytes > 0 {
             let sent = ready!(to.transport.poll_send(cx, self.inbox.head(run.bytes)))?;

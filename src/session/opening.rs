@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::serving::Serving;
-use super::{Action, Keepalive, Lost, OPEN_DEADLINE, Peer, Phase, Router, Session, UpstreamId};
-use crate::policy::facts::ClientFacts;
+use super::{
+    Action, Keepalive, Lost, OPEN_DEADLINE, Peer, Phase, Router, Session, UpstreamId, identity,
+};
 use crate::policy::model::{ForwardIdentity, Routed, Target, Upstream};
-use crate::protocol::args::{self, AuthType, ConnectOpen, Feature, OPEN_READONLY, ParamValue};
+use crate::protocol::args::{self, AuthType, ConnectOpen, Feature, OPEN_READONLY};
 use crate::protocol::fault::{self, Fault};
 use crate::protocol::frame::{self, Frame};
 use crate::protocol::header::{Header, Procedure, Serial, Status};
@@ -259,7 +260,7 @@ impl Session {
                 opening.answers_pings = supported != 0;
             }
             remote::CONNECT_OPEN if opening.upstream().identity != ForwardIdentity::Never => {
-                let params = identity(&self.setup.facts);
+                let params = identity::params(&self.setup.facts);
                 opening.call(&mut out, remote::CONNECT_SET_IDENTITY, |writer| {
                     args::encode_identity(&params, writer);
                 });
@@ -338,31 +339,4 @@ impl Session {
         self.reply(call, |_| ());
         self.settle(now);
     }
-}
-
-/// What is forwarded of a client, under libvirt's names; each only where it is known.
-fn identity(facts: &ClientFacts) -> Vec<(&'static str, ParamValue<'_>)> {
-    let mut params = Vec::new();
-    if let Some(unix) = &facts.unix {
-        params.extend(
-            unix.user
-                .as_deref()
-                .map(|name| ("user-name", ParamValue::Text(name))),
-        );
-        params.push(("unix-user-id", ParamValue::U64(unix.uid.into())));
-        params.extend(
-            unix.group
-                .as_deref()
-                .map(|name| ("group-name", ParamValue::Text(name))),
-        );
-        params.push(("unix-group-id", ParamValue::U64(unix.gid.into())));
-        // The two only together: a pid without its start time may by now be somebody else's.
-        if let (1.., Some(start)) = (unix.pid, unix.start_time) {
-            params.push(("process-id", ParamValue::I64(unix.pid.into())));
-            params.push(("process-time", ParamValue::U64(start)));
-        }
-        let label = unix.selinux.as_deref();
-        params.extend(label.map(|label| ("selinux-context", ParamValue::Text(label))));
-    }
-    params
 }

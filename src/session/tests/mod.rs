@@ -12,6 +12,7 @@
     reason = "a test that meets the unexpected must fail"
 )]
 
+mod authenticating;
 mod calls;
 mod descriptors;
 mod dialogue;
@@ -28,10 +29,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Action, Lost, Peer, Router, Session, Setup, UpstreamId, Verdict};
-use crate::policy::facts::{ClientFacts, UnixFacts};
+use super::{
+    Action, Auth, Lost, Peer, Router, SaslInput, SaslProgress, Session, Setup, UpstreamId, Verdict,
+};
+use crate::policy::facts::{ClientFacts, SaslFacts, UnixFacts};
 use crate::policy::model::{ForwardIdentity, Keepalive, Routed, Target, Upstream};
 use crate::protocol::args::{ConnectOpen, Feature};
+use crate::protocol::fault::Fault;
 use crate::protocol::frame::{self, Frame, Next};
 use crate::protocol::header::{Header, MessageType, Procedure, Program, Serial, Status, VERSION};
 use crate::protocol::limits::FRAME_MAX;

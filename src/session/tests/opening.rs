@@ -109,6 +109,10 @@ fn a_uri_of_hostile_length_is_not_looked_up() {
         fn route(&self, _: &ClientFacts, uri: &str) -> Routed {
             panic!("looked up {} bytes", uri.len())
         }
+
+        fn may_forward(&self, _: &ClientFacts) -> bool {
+            false
+        }
     }
     let mut rig = Rig::start();
     let open = connect_open(0, Some(&"x".repeat(60_000)), 0);

@@ -19,7 +19,10 @@ pub(super) fn upstream(name: &str) -> Upstream {
 
 /// `good:///` opens the first daemon, `""` probes all of them, nothing else is routed.
 #[derive(Debug)]
-pub(super) struct Table(Vec<Arc<Upstream>>);
+pub(super) struct Table {
+    upstreams: Vec<Arc<Upstream>>,
+    forwarder: bool,
+}
 
 impl Router for Table {
     fn route(&self, _: &ClientFacts, uri: &str) -> Routed {
@@ -29,10 +32,14 @@ impl Router for Table {
             line: 1,
         };
         match uri {
-            "good:///" => Routed::Try(self.0.iter().take(1).map(target).collect()),
-            "" => Routed::Try(self.0.iter().map(target).collect()),
+            "good:///" => Routed::Try(self.upstreams.iter().take(1).map(target).collect()),
+            "" => Routed::Try(self.upstreams.iter().map(target).collect()),
             _ => Routed::NoRoute,
         }
+    }
+
+    fn may_forward(&self, _: &ClientFacts) -> bool {
+        self.forwarder
     }
 }
 
@@ -60,6 +67,8 @@ pub(super) struct Rig {
     pub(super) inbox: VecDeque<Msg>,
     pub(super) dialled: BTreeMap<u32, Dialled>,
     pub(super) ends: Vec<End>,
+    /// What the session asked of the world outside, to prove who the client is.
+    pub(super) asked: VecDeque<Action>,
 }
 
 /// What a test may choose before the client connects.
@@ -68,6 +77,8 @@ pub(super) struct Options {
     pub(super) keepalive: Keepalive,
     pub(super) descriptors: bool,
     pub(super) upstreams: Vec<Upstream>,
+    pub(super) auth: Auth,
+    pub(super) forwarder: bool,
 }
 
 impl Default for Options {
@@ -93,6 +104,8 @@ impl Default for Options {
             },
             descriptors: true,
             upstreams: vec![upstream("qemu")],
+            auth: Auth::None,
+            forwarder: false,
         }
     }
 }
@@ -105,15 +118,21 @@ impl Options {
             facts: Arc::new(self.facts),
             keepalive: self.keepalive,
             descriptors: self.descriptors,
+            auth: self.auth,
+            auth_timeout: 60 * SECOND,
         };
         Rig {
             session: Session::new(setup, now),
-            router: Table(self.upstreams.into_iter().map(Arc::new).collect()),
+            router: Table {
+                upstreams: self.upstreams.into_iter().map(Arc::new).collect(),
+                forwarder: self.forwarder,
+            },
             now,
             sent: VecDeque::new(),
             inbox: VecDeque::new(),
             dialled: BTreeMap::new(),
             ends: Vec::new(),
+            asked: VecDeque::new(),
         }
     }
 
@@ -211,6 +230,11 @@ impl Rig {
                     assert!(dialled.open, "disconnected twice");
                     dialled.open = false;
                 }
+                ask @ (Action::Polkit
+                | Action::Sasl(_)
+                | Action::Secure
+                | Action::Authenticated
+                | Action::AuthenticationFailed) => self.asked.push_back(ask),
                 Action::Close => self.ends.push(End::Close),
                 Action::Abort => self.ends.push(End::Abort),
             }
