@@ -378,7 +378,7 @@ impl Daemon {
         }
         drop(self.listeners);
         if let Some(workers) = Arc::into_inner(self.workers) {
-            workers.stop();
+            workers.stop().await;
         }
     }
 }

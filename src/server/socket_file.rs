@@ -351,6 +351,20 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_another_of_us_is_setting_up_is_not_taken_for_stale() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let _lock = lock(&path).unwrap();
+        // Bound and not yet listening: to a client it looks as if nobody were there.
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(matches!(
+            SocketFile::bind(&path, OPEN),
+            Err(BindError::InUse(_))
+        ));
+        assert!(path.exists());
+    }
+
+    #[test]
     fn what_is_not_a_socket_is_never_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sock");
