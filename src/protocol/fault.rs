@@ -241,7 +241,98 @@ pub fn message(payload: &[u8]) -> Result<String, XdrError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::header::Serial;
     use super::*;
+
+    #[test]
+    fn says_what_libvirtd_says() {
+        // As seen on libvirtd 9.0.0.
+        let program = Program(305_419_896);
+        let cases = [
+            (
+                Fault::not_open(),
+                (1, 7),
+                "internal error: hypervisor connection not open",
+            ),
+            (
+                Fault::already_open(),
+                (1, 7),
+                "internal error: connection already open",
+            ),
+            (
+                Fault::undecodable(),
+                (39, 7),
+                "Unable to decode message payload",
+            ),
+            (
+                Fault::unknown_procedure(Procedure(-1)),
+                (39, 7),
+                "unknown procedure: -1",
+            ),
+            (
+                Fault::unknown_program(program, 1),
+                (39, 7),
+                "Cannot find program 305419896 version 1",
+            ),
+            (
+                Fault::unexpected_status(Status(7)),
+                (39, 7),
+                "Unexpected message status 7",
+            ),
+            (
+                Fault::authentication_failed(),
+                (45, 7),
+                "authentication failed: authentication failed",
+            ),
+        ];
+        for (fault, (code, domain), text) in cases {
+            let mut payload = Vec::new();
+            fault.encode(&mut Writer::new(&mut payload));
+            let mut reader = Reader::new(&payload);
+            assert_eq!((reader.i32(), reader.i32()), (Ok(code), Ok(domain)));
+            assert_eq!(message(&payload).as_deref(), Ok(text));
+        }
+    }
+
+    #[test]
+    fn answers_a_stream_in_the_stream_and_all_else_by_a_reply() {
+        use super::super::header::MessageType;
+        let kinds = [
+            (MessageType::CALL, MessageType::REPLY),
+            (MessageType::CALL_WITH_FDS, MessageType::REPLY),
+            (MessageType::STREAM_HOLE, MessageType::REPLY),
+            (MessageType::STREAM, MessageType::STREAM),
+        ];
+        for (kind, expected) in kinds {
+            let header = Header {
+                kind,
+                ..Header::remote_call(Procedure(3), Serial(8))
+            };
+            let answer = header.answer(Status::ERROR);
+            assert_eq!((answer.kind, answer.status), (expected, Status::ERROR));
+            assert_eq!((answer.procedure, answer.serial), (Procedure(3), Serial(8)));
+        }
+    }
+
+    #[test]
+    fn a_daemons_text_is_read_whatever_its_bytes_and_length() {
+        let error = |text: &[u8]| {
+            let mut payload = Vec::new();
+            let length = u32::try_from(text.len()).unwrap_or(0);
+            let mut writer = Writer::new(&mut payload);
+            writer.i32(1).i32(45).u32(1).u32(length).raw(text);
+            payload.resize(payload.len().next_multiple_of(4), 0);
+            payload
+        };
+        assert_eq!(message(&error(b"\xff:")).as_deref(), Ok("\u{fffd}:"));
+        let long = message(&error(&[b'x'; 1 << 20]));
+        assert_eq!(long.map(|text| text.len()), Ok(limits::ERROR_TEXT));
+        assert_eq!(message(&[0; 12]).as_deref(), Ok(""));
+        assert_eq!(message(&[0; 11]), Err(XdrError::Truncated));
+        let mut lies = error(b"abc");
+        lies.truncate(18);
+        assert_eq!(message(&lies), Err(XdrError::Truncated));
+    }
 
     #[test]
     fn is_written_as_the_daemon_writes_it() {
