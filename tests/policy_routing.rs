@@ -36,6 +36,7 @@ fn client(listener: &str, unix: &str) -> ClientFacts {
         listener: listener.into(),
         readonly: listener == "ro",
         unix: Some(unix.parse().unwrap()),
+        ..ClientFacts::default()
     }
 }
 
@@ -267,6 +268,7 @@ fn a_client_without_credentials_has_no_unix_identity() {
         listener: "main".into(),
         readonly: false,
         unix: None,
+        ..ClientFacts::default()
     };
     assert_eq!(policy.identities_of(&facts).iter().collect::<Vec<_>>(), [1]);
 }

@@ -27,7 +27,7 @@ use virtproxyd::protocol::header::{
 use virtproxyd::protocol::limits::FRAME_MAX;
 use virtproxyd::protocol::table::{self, remote};
 use virtproxyd::protocol::xdr::Writer;
-use virtproxyd::session::{Action, Lost, Peer, Router, Session, Setup, UpstreamId, Verdict};
+use virtproxyd::session::{Action, Auth, Lost, Peer, Router, Session, Setup, UpstreamId, Verdict};
 
 /// Operations on one session, read from `bytes`.
 pub(crate) fn session(bytes: &[u8]) {
@@ -165,12 +165,17 @@ impl Router for Table {
         let target = |upstream: &Arc<Upstream>| Target {
             upstream: Arc::clone(upstream),
             open_uri: "test:///default".into(),
+            line: 1,
         };
         match uri {
             "one" => Routed::Try(self.upstreams.iter().take(1).map(target).collect()),
             "" => Routed::Try(self.upstreams.iter().map(target).collect()),
             _ => Routed::NoRoute,
         }
+    }
+
+    fn may_forward(&self, _: &ClientFacts) -> bool {
+        false
     }
 }
 
@@ -225,12 +230,14 @@ impl World {
         let facts = ClientFacts {
             listener: "main".into(),
             readonly,
-            unix: None,
+            ..ClientFacts::default()
         };
         let setup = Setup {
             facts: Arc::new(facts),
             keepalive: of_client,
             descriptors: !input.byte().is_multiple_of(4),
+            auth: Auth::None,
+            auth_timeout: 60 * SECOND,
         };
         let now = Instant::now();
         Self {
@@ -614,6 +621,11 @@ impl World {
                         assert!(self.streams.is_empty(), "a stream was not aborted");
                     }
                 }
+                Action::Polkit
+                | Action::Sasl(_)
+                | Action::Secure
+                | Action::Authenticated
+                | Action::AuthenticationFailed => panic!("{action:?}: nothing is to be proven"),
                 Action::Abort => {
                     assert!(self.daemon.is_none());
                     (self.closed, self.aborted) = (true, true);
