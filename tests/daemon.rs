@@ -271,6 +271,15 @@ fn of_many_daemons_started_at_once_one_serves() {
     });
 }
 
+/// A process that is no child of ours, ended even if the test fails.
+struct KilledInTheEnd(i32);
+
+impl Drop for KilledInTheEnd {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.0), Signal::SIGKILL);
+    }
+}
+
 #[test]
 fn in_the_background_it_is_ready_when_the_command_returns() {
     let place = Place::new();
@@ -294,6 +303,7 @@ fn in_the_background_it_is_ready_when_the_command_returns() {
         .trim()
         .parse()
         .unwrap();
+    let _killed = KilledInTheEnd(pid);
     let proc = |name: &str| fs::read_link(format!("/proc/{pid}/{name}")).unwrap();
     for fd in ["fd/0", "fd/1", "fd/2"] {
         assert_eq!(proc(fd), Path::new("/dev/null"));

@@ -59,11 +59,12 @@ use file_watch::FileWatch;
 use listeners::Listeners;
 use names::Names;
 use notify::Notifier;
-use reload::{Candidate, Cause, LoadError, Reloader, Source};
+use reload::{Candidate, Cause, LoadError, Reloader};
 use workers::Workers;
 
 pub use daemonize::{BACKGROUND_OPTION, start_in_background};
-pub use paths::{is_system, pid_file, policy_file, variable};
+pub use paths::pid_file;
+pub use reload::{Contents, Source};
 
 /// What the command line asks of the daemon. Paths are absolute.
 #[derive(Debug, Clone, Default)]
