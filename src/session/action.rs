@@ -33,7 +33,8 @@ pub enum Action {
         /// Dial the socket for read-only clients.
         readonly: bool,
     },
-    /// Close this connection at once, finished or not.
+    /// Close this connection at once, finished or not. What it said before still comes before what
+    /// is sent to the client from now on.
     Disconnect(UpstreamId),
     /// Ask polkit about the client; the answer comes back as `handle_polkit`.
     Polkit,

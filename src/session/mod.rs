@@ -26,6 +26,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -73,7 +74,7 @@ pub enum Lost {
     /// It closed the connection.
     Closed,
     /// It sent something that no daemon sends.
-    Protocol(&'static str),
+    Protocol(Cow<'static, str>),
     /// It answered no ping.
     Silent,
 }
@@ -523,6 +524,11 @@ impl Session {
     /// Ends the connection once the client has read what it is owed.
     fn close(&mut self, now: Instant) {
         self.disconnect();
+        self.finish(now);
+    }
+
+    /// The upstream has been given up; the client still reads what it is owed.
+    fn finish(&mut self, now: Instant) {
         self.phase = Phase::Closing {
             deadline: now + LINGER,
         };

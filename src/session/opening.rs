@@ -2,6 +2,7 @@
 //! client's flags, and its identity. The client gets its answer when all of it is done, so that no
 //! call of its can run before the daemon knows whose it is.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +20,7 @@ use crate::protocol::limits;
 use crate::protocol::table::remote;
 use crate::protocol::xdr::Writer;
 
-const UNREADABLE: Lost = Lost::Protocol("a reply that cannot be read");
+const UNREADABLE: Lost = Lost::Protocol(Cow::Borrowed("a reply that cannot be read"));
 
 /// An upstream that is being opened.
 #[derive(Debug)]
@@ -223,7 +224,7 @@ impl Session {
             return;
         };
         let Some(procedure) = opening.answered(&frame.header) else {
-            let lost = Lost::Protocol("a reply that nobody waits for");
+            let lost = Lost::Protocol("a reply that nobody waits for".into());
             self.try_next_target(&lost, now);
             return;
         };

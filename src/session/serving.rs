@@ -216,7 +216,7 @@ impl Session {
         } else {
             "a frame that no daemon sends"
         };
-        self.handle_upstream_lost(from, &Lost::Protocol(broken), now);
+        self.handle_upstream_lost(from, &Lost::Protocol(broken.into()), now);
         Verdict::Consumed
     }
 
@@ -289,11 +289,13 @@ impl Session {
                 _ = writer.i32(reason)
             });
         }
+        // First of all, so that nothing of this overtakes what the daemon said.
+        self.disconnect();
         if !bytes.is_empty() {
             let to = Peer::Client;
             self.actions.push_back(Action::Send { to, bytes });
         }
-        self.close(now);
+        self.finish(now);
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
@@ -40,7 +40,9 @@ pub(crate) struct FakeUpstream {
 struct Shared {
     script: Box<Script>,
     ended: AtomicBool,
-    connections: Mutex<Vec<FrameStream>>,
+    /// Those that are open.
+    connections: Mutex<Vec<(usize, FrameStream)>>,
+    accepted: AtomicUsize,
     received: Mutex<Vec<Frame>>,
     changed: Condvar,
 }
@@ -62,6 +64,7 @@ impl FakeUpstream {
             script: Box::new(script),
             ended: AtomicBool::new(false),
             connections: Mutex::default(),
+            accepted: AtomicUsize::new(0),
             received: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -115,12 +118,17 @@ impl FakeUpstream {
 
     /// How many connections were ever accepted.
     pub(crate) fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+
+    /// How many connections are open.
+    pub(crate) fn connected(&self) -> usize {
         self.shared.connections.lock().unwrap().len()
     }
 
     /// Sends a frame on every connection which is still open.
     pub(crate) fn send_to_all(&self, frame: &Frame) {
-        for connection in &*self.shared.connections.lock().unwrap() {
+        for (_, connection) in &*self.shared.connections.lock().unwrap() {
             // A connection whose client has gone is not a fault of the daemon.
             let _gone = connection.send(frame);
         }
@@ -128,7 +136,7 @@ impl FakeUpstream {
 
     /// Closes every connection, as a daemon that dies does.
     pub(crate) fn hang_up(&self) {
-        for connection in &*self.shared.connections.lock().unwrap() {
+        for (_, connection) in &*self.shared.connections.lock().unwrap() {
             // Already closed is as good.
             let _closed = connection.socket().shutdown(Shutdown::Both);
         }
@@ -137,18 +145,27 @@ impl FakeUpstream {
 
 impl Shared {
     fn accept(self: Arc<Self>, listener: &UnixListener) {
-        let mut threads = Vec::new();
+        let mut threads: Vec<JoinHandle<()>> = Vec::new();
         for socket in listener.incoming() {
+            // A thread that has ended keeps its stack until it is joined.
+            for thread in threads.extract_if(.., |thread| thread.is_finished()) {
+                thread.join().unwrap();
+            }
             if self.ended.load(Ordering::SeqCst) {
                 break;
             }
             let shared = Arc::clone(&self);
             let stream = FrameStream::new(socket.unwrap());
+            let number = self.accepted.fetch_add(1, Ordering::SeqCst);
             self.connections
                 .lock()
                 .unwrap()
-                .push(stream.try_clone().unwrap());
-            threads.push(thread::spawn(move || shared.serve(&stream)));
+                .push((number, stream.try_clone().unwrap()));
+            threads.push(thread::spawn(move || {
+                shared.serve(&stream);
+                let mut connections = shared.connections.lock().unwrap();
+                connections.retain(|(other, _)| *other != number);
+            }));
         }
         threads
             .into_iter()

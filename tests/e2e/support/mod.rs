@@ -6,7 +6,9 @@
 //!   tiny real guest with a console and a display; [`proxy`] and [`notify`]: the binary under test
 //!   and what it tells systemd;
 //! - [`wire`], [`xdr`], [`rpc_client`], [`fake_upstream`]: both ends of the protocol by script;
-//!   [`relay`]: a proxy that only copies bytes, to test the tests.
+//!   [`relay`]: a proxy that only copies bytes, to test the tests;
+//! - [`scene`]: the proxy between a scripted client and a scripted upstream, and what is counted
+//!   of it.
 
 pub(crate) mod account;
 pub(crate) mod fake_upstream;
@@ -17,6 +19,7 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod relay;
 pub(crate) mod rpc_client;
+pub(crate) mod scene;
 pub(crate) mod scripts;
 pub(crate) mod tool;
 pub(crate) mod wait;

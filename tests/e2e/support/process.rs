@@ -245,6 +245,15 @@ impl Process {
         self.status_field("VmRSS:")
     }
 
+    /// The processor time that it has used, in clock ticks (of which a second has 100).
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The name, which may hold anything, ends with the last parenthesis.
+        let fields = stat.rsplit_once(')').unwrap().1;
+        let times = fields.split_whitespace().skip(11).take(2);
+        times.map(|time| time.parse::<u64>().unwrap()).sum()
+    }
+
     /// How many threads it has.
     pub(crate) fn threads(&self) -> u64 {
         self.status_field("Threads:")
