@@ -11,5 +11,12 @@
     reason = "a test fails by panicking"
 )]
 
+mod descriptors;
+mod equality;
+mod identity;
+mod python;
+mod routing;
 mod selftest;
+mod streams;
 mod support;
+mod virsh;

@@ -5,7 +5,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
@@ -42,6 +42,7 @@ struct Shared {
     ended: AtomicBool,
     connections: Mutex<Vec<FrameStream>>,
     received: Mutex<Vec<Frame>>,
+    closed: AtomicUsize,
     changed: Condvar,
 }
 
@@ -63,6 +64,7 @@ impl FakeUpstream {
             ended: AtomicBool::new(false),
             connections: Mutex::default(),
             received: Mutex::default(),
+            closed: AtomicUsize::new(0),
             changed: Condvar::new(),
         });
         let for_acceptor = Arc::clone(&shared);
@@ -118,6 +120,11 @@ impl FakeUpstream {
         self.shared.connections.lock().unwrap().len()
     }
 
+    /// How many of these have ended, by either side.
+    pub(crate) fn closed(&self) -> usize {
+        self.shared.closed.load(Ordering::SeqCst)
+    }
+
     /// Sends a frame on every connection which is still open.
     pub(crate) fn send_to_all(&self, frame: &Frame) {
         for connection in &*self.shared.connections.lock().unwrap() {
@@ -171,6 +178,7 @@ impl Shared {
         }
         // The handle kept for `send_to_all` would otherwise hold the connection open.
         let _closed = stream.socket().shutdown(Shutdown::Both);
+        self.closed.fetch_add(1, Ordering::SeqCst);
     }
 
     fn wait_for_the_end(&self) {
