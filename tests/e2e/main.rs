@@ -11,6 +11,14 @@
     reason = "a test fails by panicking"
 )]
 
+mod descriptors;
+mod equality;
 mod faults;
+mod identity;
+mod keepalive;
+mod python;
+mod routing;
 mod selftest;
+mod streams;
 mod support;
+mod virsh;

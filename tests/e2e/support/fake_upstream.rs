@@ -44,6 +44,7 @@ struct Shared {
     connections: Mutex<Vec<(usize, FrameStream)>>,
     accepted: AtomicUsize,
     received: Mutex<Vec<Frame>>,
+    closed: AtomicUsize,
     changed: Condvar,
 }
 
@@ -66,6 +67,7 @@ impl FakeUpstream {
             connections: Mutex::default(),
             accepted: AtomicUsize::new(0),
             received: Mutex::default(),
+            closed: AtomicUsize::new(0),
             changed: Condvar::new(),
         });
         let for_acceptor = Arc::clone(&shared);
@@ -124,6 +126,11 @@ impl FakeUpstream {
     /// How many connections are open.
     pub(crate) fn connected(&self) -> usize {
         self.shared.connections.lock().unwrap().len()
+    }
+
+    /// How many of these have ended, by either side.
+    pub(crate) fn closed(&self) -> usize {
+        self.shared.closed.load(Ordering::SeqCst)
     }
 
     /// Sends a frame on every connection which is still open.
@@ -188,6 +195,7 @@ impl Shared {
         }
         // The handle kept for `send_to_all` would otherwise hold the connection open.
         let _closed = stream.socket().shutdown(Shutdown::Both);
+        self.closed.fetch_add(1, Ordering::SeqCst);
     }
 
     fn wait_for_the_end(&self) {

@@ -50,8 +50,13 @@ pub(crate) fn command(program: impl AsRef<OsStr>, account: Option<&Account>) -> 
     if let Some(account) = account.filter(|account| **account != Account::current()) {
         command
             .arg(format!("--reuid={}", account.uid))
-            .arg(format!("--regid={}", account.gid))
-            .arg("--init-groups");
+            .arg(format!("--regid={}", account.gid));
+        let groups: Vec<_> = account.groups.iter().map(u32::to_string).collect();
+        if groups.is_empty() {
+            command.arg("--init-groups");
+        } else {
+            command.arg(format!("--groups={}", groups.join(",")));
+        }
     }
     command
         .arg("--")
