@@ -11,6 +11,9 @@
     reason = "a test fails by panicking"
 )]
 
+mod drain;
 mod faults;
+mod leaks;
+mod reload;
 mod selftest;
 mod support;
