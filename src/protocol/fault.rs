@@ -111,7 +111,12 @@ impl Fault {
     pub fn unknown_program(program: Program, version: u32) -> Self {
         Self::rpc(
             "Cannot find program %s",
-            Some(format!("{} version {version}", program.0)),
+            // Signed, as the daemon prints them.
+            Some(format!(
+                "{} version {}",
+                program.0.cast_signed(),
+                version.cast_signed()
+            )),
         )
     }
 

@@ -6,4 +6,9 @@
 //!   they do;
 //! - `upstreams`: daemons that fail.
 
+mod calls;
+mod descriptors;
 mod flow;
+mod frames;
+mod stalls;
+mod upstreams;

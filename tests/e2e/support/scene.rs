@@ -133,7 +133,11 @@ impl Scene {
         assert_served(&mut self.opened());
         drop(bystander);
         self.expect_no_fds();
-        let logged = self.warnings().split_off(before);
+        let logged = || self.warnings().split_off(before);
+        eventually("the warnings are logged", || {
+            logged().len() >= warnings.len()
+        });
+        let logged = logged();
         assert_eq!(logged.len(), warnings.len(), "{logged:#?}");
         for text in warnings {
             assert!(
