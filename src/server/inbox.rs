@@ -59,7 +59,7 @@ pub(super) struct Inbox {
     /// What was received ends here.
     end: usize,
     descriptors: VecDeque<OwnedFd>,
-    /// Bytes that must be there, from the head on, before the next frame is whole.
+    /// Bytes that must be there before the frame at the head is whole; 0 if it is.
     need: usize,
 }
 
@@ -128,7 +128,9 @@ impl Inbox {
                 Err(Broken::Descriptors)
             }
             Next::Incomplete(incomplete) => {
-                self.need = skip + incomplete.need;
+                // Only the frame at the head gets more than the usual room: those behind others
+                // wait for them to go.
+                self.need = if skip == 0 { incomplete.need } else { 0 };
                 Ok(None)
             }
         }
