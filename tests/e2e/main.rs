@@ -14,6 +14,7 @@
 mod descriptors;
 mod equality;
 mod identity;
+mod keepalive;
 mod python;
 mod routing;
 mod selftest;

@@ -23,13 +23,17 @@ listeners:
 /// A whole policy: the usual listeners in `dir`, and the daemon at `upstream` for every client and
 /// URI. `settings` are more keys of the upstream.
 pub(crate) fn everything_to(dir: &Path, upstream: &Path, settings: &str) -> String {
+    listeners(dir, "") + &every_route_to(upstream, settings)
+}
+
+/// What follows the listeners in such a policy.
+pub(crate) fn every_route_to(upstream: &Path, settings: &str) -> String {
     format!(
-        "{listeners}upstreams:
+        "upstreams:
   daemon: {{ unix: \"{upstream}\", {settings} }}
 routes:
   - {{ uri: [\"*?*\", \"\"], upstream: daemon }}
 ",
-        listeners = listeners(dir, ""),
         upstream = upstream.display(),
     )
 }
