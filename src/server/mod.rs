@@ -6,6 +6,7 @@
 //! - `accept`, `activation`, `listeners`, `socket_file`, `lockfile`: the listening sockets.
 //! - `clients`, `context`, `workers`, `connection`: the clients, from accept to close.
 //! - `peercred`, `names`: who a client is.
+//! - `auth`: who a client is, where that takes a dialogue.
 //! - `pump`, `side`, `inbox`, `outbox`, `transport`: bytes between two sockets and a session.
 //! - `upstream`: dialling a driver daemon.
 //! - `reload`, `file_watch`: the policy file, read again.
@@ -24,6 +25,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 mod accept;
 mod activation;
+mod auth;
 mod clients;
 mod connection;
 mod context;
