@@ -90,6 +90,8 @@ async fn a_client_that_leaves_takes_its_question_along() {
     }
     assert_eq!(agent.event().await, Event::TakenBack);
     eventually("the place is free", || questions(&polkit) == 0).await;
+    // By the question's ticket, and not by giving up the connection with all questions on it.
+    assert!(!polkit.inner.authority.is_idle().await);
 }
 
 #[tokio::test]
@@ -102,6 +104,8 @@ async fn the_deadline_takes_the_question_back() {
     assert!(matches!(agent.event().await, Event::Asked(_)));
     assert_eq!(agent.event().await, Event::TakenBack);
     eventually("the place is free", || questions(&polkit) == 0).await;
+    // By the question's ticket, and not by giving up the connection with all questions on it.
+    assert!(!polkit.inner.authority.is_idle().await);
 }
 
 #[tokio::test]
