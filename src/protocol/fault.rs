@@ -28,7 +28,10 @@ mod code {
     pub(super) const RPC: i32 = 39;
     pub(super) const AUTH_FAILED: i32 = 45;
     pub(super) const OPERATION_TIMEOUT: i32 = 68;
+    pub(super) const AUTH_CANCELLED: i32 = 79;
     pub(super) const ACCESS_DENIED: i32 = 88;
+    /// `virsh` starts a text agent of its own when it sees this code, and tries again.
+    pub(super) const AUTH_UNAVAILABLE: i32 = 94;
 }
 
 /// `virErrorDomain`.
@@ -36,6 +39,7 @@ mod domain {
     pub(super) const NONE: i32 = 0;
     pub(super) const RPC: i32 = 7;
     pub(super) const ACCESS: i32 = 55;
+    pub(super) const POLKIT: i32 = 60;
 }
 
 /// `VIR_ERR_ERROR`: the level of every error that a daemon sends.
@@ -141,6 +145,47 @@ impl Fault {
             domain: domain::RPC,
             format: "authentication failed: %s",
             argument: Some("authentication failed".into()),
+        }
+    }
+
+    /// polkit's policy does not let the client connect.
+    #[must_use]
+    pub fn polkit_denied() -> Self {
+        Self::polkit_failed("access denied by policy")
+    }
+
+    /// The user closed polkit's question.
+    #[must_use]
+    pub fn polkit_dismissed() -> Self {
+        Self {
+            code: code::AUTH_CANCELLED,
+            domain: domain::POLKIT,
+            format: "authentication cancelled: %s",
+            argument: Some("user cancelled authentication process".into()),
+        }
+    }
+
+    /// polkit wants the user asked, and nothing is there to ask with.
+    #[must_use]
+    pub fn polkit_without_agent(action: &str) -> Self {
+        Self {
+            code: code::AUTH_UNAVAILABLE,
+            domain: domain::POLKIT,
+            format: "authentication unavailable: %s",
+            argument: Some(format!(
+                "no polkit agent available to authenticate action '{action}'"
+            )),
+        }
+    }
+
+    /// polkit gave no answer about the client.
+    #[must_use]
+    pub fn polkit_failed(reason: &'static str) -> Self {
+        Self {
+            code: code::AUTH_FAILED,
+            domain: domain::POLKIT,
+            format: "authentication failed: %s",
+            argument: Some(reason.into()),
         }
     }
 
@@ -353,6 +398,31 @@ mod tests {
         assert_eq!(payload, expected);
         let text = "no connection driver available for foo:///b";
         assert_eq!(message(&payload).as_deref(), Ok(text));
+    }
+
+    #[test]
+    fn polkit_refusals_are_those_of_the_daemon() {
+        // Code, domain and text as clients of libvirtd 9.0.0 get them.
+        let action = "org.libvirt.unix.manage";
+        let without_agent = Fault::polkit_without_agent(action);
+        assert_eq!((without_agent.code, without_agent.domain), (94, 60));
+        assert_eq!(
+            without_agent.to_string(),
+            "authentication unavailable: no polkit agent available to authenticate action \
+             'org.libvirt.unix.manage'"
+        );
+        let denied = Fault::polkit_denied();
+        assert_eq!((denied.code, denied.domain), (45, 60));
+        assert_eq!(
+            denied.to_string(),
+            "authentication failed: access denied by policy"
+        );
+        let dismissed = Fault::polkit_dismissed();
+        assert_eq!((dismissed.code, dismissed.domain), (79, 60));
+        assert_eq!(
+            dismissed.to_string(),
+            "authentication cancelled: user cancelled authentication process"
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! - `accept`, `activation`, `listeners`, `socket_file`, `lockfile`: the listening sockets.
 //! - `clients`, `context`, `workers`, `connection`: the clients, from accept to close.
 //! - `peercred`, `names`: who a client is.
+//! - `auth`: who a client is, where that takes a dialogue.
 //! - `pump`, `side`, `inbox`, `outbox`: bytes between two connections and a session.
 //! - `transport`, `socket`, `security_layer`: what a connection is made of.
 //! - `upstream`: dialling a driver daemon.
@@ -25,6 +26,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 mod accept;
 mod activation;
+mod auth;
 mod clients;
 mod connection;
 mod context;
