@@ -111,7 +111,10 @@ impl Checker<'_, '_> {
                         quoted(&listener.name)
                     ),
                 )
-                .related(self.document.place(at), "this route asks for no identity")
+                .related(
+                    self.document.place(&at.key("uri")),
+                    "this route asks for no identity",
+                )
                 .help("give the route `clients`, or the socket a `group` and mode \"0660\""),
             );
         }

@@ -43,6 +43,9 @@ pub(super) fn policy(
 ) -> Option<Policy> {
     let mut value = document.to_json();
     let flaws = schema::validate(document, &value, problems);
+    if flaws.hopeless() {
+        return None;
+    }
     flaws.prune(&mut value);
     let file: raw::File = serde_json::from_value(value).ok()?;
     let mut compiler = Compiler {
@@ -526,57 +529,56 @@ impl Compiler<'_, '_> {
             }
         }
         if order.len() < identities.len() {
-            self.cycle(identities, &waits_for, &missing);
+            self.cycles(identities, &waits_for, &missing);
             order.clear();
         }
         order
     }
 
-    /// Reports one cycle among the identities that still miss something.
-    fn cycle(&mut self, identities: &[Entry<Rule>], waits_for: &[Vec<usize>], missing: &[usize]) {
+    /// Reports the cycles among the identities that still miss something.
+    fn cycles(&mut self, identities: &[Entry<Rule>], waits_for: &[Vec<usize>], missing: &[usize]) {
         let stuck = |index: &usize| missing.get(*index).is_some_and(|missing| *missing > 0);
-        let Some(mut at) = (0..identities.len()).find(stuck) else {
-            return;
-        };
-        // Every stuck one waits for a stuck one, so walking on must come round.
-        let mut way: Vec<usize> = Vec::new();
-        while !way.contains(&at) {
-            way.push(at);
-            match waits_for
-                .get(at)
-                .into_iter()
-                .flatten()
-                .copied()
-                .find(|next| stuck(next))
-            {
-                Some(next) => at = next,
-                None => return,
+        let mut seen = vec![false; identities.len()];
+        for start in (0..identities.len()).filter(stuck) {
+            // Every stuck one waits for a stuck one, so walking on comes round, here or on an
+            // earlier walk.
+            let mut way: Vec<usize> = Vec::new();
+            let mut at = start;
+            while seen.get(at) == Some(&false) {
+                if let Some(seen) = seen.get_mut(at) {
+                    *seen = true;
+                }
+                way.push(at);
+                match waits_for.get(at).into_iter().flatten().copied().find(stuck) {
+                    Some(next) => at = next,
+                    None => break,
+                }
             }
+            let ring: Vec<&Entry<Rule>> = way
+                .iter()
+                .skip_while(|index| **index != at)
+                .filter_map(|index| identities.get(*index))
+                .collect();
+            let Some(first) = ring.first() else { continue };
+            let names: Vec<&str> = ring
+                .iter()
+                .chain([first])
+                .map(|entry| &*entry.name)
+                .collect();
+            let message = format!(
+                "{} is defined by itself: {}",
+                quoted(&first.name),
+                names.join(" -> ")
+            );
+            self.problems.push(
+                Problem::error(
+                    "identity-cycle",
+                    Some(self.document.key_place(&first.at)),
+                    message,
+                )
+                .help("an identity must rest on `unix` or `listener` conditions in the end"),
+            );
         }
-        let ring: Vec<&Entry<Rule>> = way
-            .iter()
-            .skip_while(|index| **index != at)
-            .filter_map(|index| identities.get(*index))
-            .collect();
-        let Some(first) = ring.first() else { return };
-        let names: Vec<&str> = ring
-            .iter()
-            .chain([first])
-            .map(|entry| &*entry.name)
-            .collect();
-        let place = Some(self.document.key_place(&first.at));
-        self.problems.push(
-            Problem::error(
-                "identity-cycle",
-                place,
-                format!(
-                    "{} is defined by itself: {}",
-                    quoted(&first.name),
-                    names.join(" -> ")
-                ),
-            )
-            .help("an identity must rest on `unix` or `listener` conditions in the end"),
-        );
     }
 
     fn route(
@@ -756,11 +758,16 @@ impl Compiler<'_, '_> {
         if let Some(place) = known.get(name) {
             return Some(*place);
         }
-        let code = match what {
-            "identity" => "unknown-identity",
-            "listener" => "unknown-listener",
-            _ => "unknown-upstream",
+        let (code, section) = match what {
+            "identity" => ("unknown-identity", "identities"),
+            "listener" => ("unknown-listener", "listeners"),
+            _ => ("unknown-upstream", "upstreams"),
         };
+        // A section that is wrong as a whole, or missing where it must not, is an error of its own.
+        let section = Pointer::default().key(section);
+        if known.is_empty() && (what != "identity" || self.flaws.wrong(&section)) {
+            return None;
+        }
         let problem = Problem::error(
             code,
             Some(self.document.place(at)),
@@ -835,6 +842,7 @@ fn with_suggestion<'a>(
 ) -> Problem {
     match nearest(name, known.clone()) {
         Some(near) => problem.help(format!("did you mean {}?", quoted(near))),
+        None if known.clone().next().is_none() => problem.help("none are defined"),
         None => problem.help(format!("defined are {}", listing(known))),
     }
 }

@@ -235,7 +235,7 @@ impl Step {
         }
         match &self.outcome {
             Outcome::NoRoute => match &self.fault {
-                Some(fault) => writeln!(f, "{margin}  => no route, for {fault}"),
+                Some(fault) => writeln!(f, "{margin}  => no route: {fault}"),
                 None => writeln!(f, "{margin}  => no route"),
             },
             Outcome::Open(opened) => {

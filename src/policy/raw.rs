@@ -380,7 +380,9 @@ impl<T> Default for Section<T> {
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Section<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let entries = serde_json::Map::deserialize(deserializer)?;
+        let Value::Object(entries) = Value::deserialize(deserializer)? else {
+            return Ok(Self::default());
+        };
         let read = |(name, value)| (name, Lenient(serde_json::from_value(value).ok()));
         Ok(Self(entries.into_iter().map(read).collect()))
     }

@@ -4,13 +4,16 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 use serde::Serialize;
 
 /// Problems kept of one file; a file with more is not being mended line by line.
 const MAX_PROBLEMS: usize = 200;
 /// Characters of the file's text that are repeated in a message.
 const MAX_QUOTED: usize = 80;
+
+/// Bytes of a source line that is shown; the renderer's time grows with it, and nobody reads on.
+const MAX_SHOWN_LINE: usize = 2000;
 
 /// Whether a problem keeps the file from being used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -199,7 +202,7 @@ impl Report {
         if more > 0 {
             let _ = write!(out, " (and {more} more)");
         }
-        out.retain(|c| !c.is_control());
+        out.retain(|c| !is_unprintable(c));
         out
     }
 
@@ -223,14 +226,14 @@ impl Report {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut group = Group::with_title(level.primary_title(&*problem.message).id(problem.code));
-        if let Some(span) = &problem.span {
-            group = group.element(self.snippet(span, None));
-        } else {
-            group = group.element(annotate_snippets::Origin::path(self.file.as_str()));
-        }
+        let title = level.primary_title(&*problem.message).id(problem.code);
+        let mut group = Group::with_title(title);
+        group = group.element(match &problem.span {
+            Some(span) => self.show(span, None),
+            None => Origin::path(self.file.as_str()).into(),
+        });
         for (span, label) in &problem.related {
-            group = group.element(self.snippet(span, Some(label)));
+            group = group.element(self.show(span, Some(label)));
         }
         if let Some(help) = &problem.help {
             group = group.element(Level::HELP.message(help.as_str()));
@@ -240,32 +243,31 @@ impl Report {
 
     /// The lines of `span`, underlined. Only they are handed over, for the renderer's time grows
     /// with the source.
-    fn snippet<'a>(
-        &'a self,
-        span: &Range<usize>,
-        label: Option<&'a str>,
-    ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+    fn show<'a>(&'a self, span: &Range<usize>, label: Option<&'a str>) -> Element<'a> {
         let text = &self.text;
-        let start = text
-            .get(..span.start)
-            .and_then(|before| before.rfind('\n'))
-            .map_or(0, |n| n + 1);
-        let end = text
-            .get(span.end..)
-            .and_then(|after| after.find('\n'))
+        let before = text.get(..span.start).unwrap_or_default();
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let after = text.get(span.end..).unwrap_or_default();
+        let end = after
+            .find('\n')
             .map_or(text.len(), |newline| span.end + newline);
-        let kind = if label.is_some() {
-            AnnotationKind::Context
-        } else {
-            AnnotationKind::Primary
+        if end - start > MAX_SHOWN_LINE {
+            let (line, column) = self.position(span.start);
+            return Origin::path(self.file.as_str())
+                .line(line)
+                .char_column(column)
+                .into();
+        }
+        let kind = match label {
+            None => AnnotationKind::Primary,
+            Some(_) => AnnotationKind::Context,
         };
+        let underlined = kind.span(span.start - start..span.end - start).label(label);
         Snippet::source(text.get(start..end).unwrap_or_default())
             .path(self.file.as_str())
             .line_start(super::yaml::line_of(text, start))
-            .annotation(
-                kind.span(span.start.saturating_sub(start)..span.end.saturating_sub(start))
-                    .label(label),
-            )
+            .annotation(underlined)
+            .into()
     }
 }
 
@@ -277,14 +279,20 @@ pub(super) fn quoted(text: &str) -> String {
             out.push_str("...");
             break;
         }
-        if c.is_control() {
-            out.extend(c.escape_default());
+        if is_unprintable(c) {
+            out.extend(c.escape_unicode());
         } else {
             out.push(c);
         }
     }
     out.push('`');
     out
+}
+
+/// Control characters, and those that turn the direction of the text around them.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The candidate that `name` is most likely a misspelling of.

@@ -70,6 +70,9 @@ const NOT_YET: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Errors looked at of one file; a file with more is refused without looking further.
+const MAX_ERRORS: usize = 1000;
+
 /// The JSON schema of the policy file, as pretty-printed JSON with a final newline.
 #[must_use]
 pub fn schema() -> String {
@@ -80,16 +83,30 @@ pub fn schema() -> String {
 /// be checked.
 #[derive(Debug, Default)]
 pub(super) struct Flaws {
+    /// Keys that do not exist.
+    unknown: Vec<Pointer>,
     /// Values not to be used.
     wrong: Vec<Pointer>,
     /// Mappings that lack something or have unknown keys: what they lack may be there under a
     /// wrong name.
     incomplete: HashSet<Pointer>,
+    /// There is so much wrong that looking further is not worth its time.
+    hopeless: bool,
 }
 
 impl Flaws {
     pub(super) fn is_empty(&self) -> bool {
-        self.wrong.is_empty() && self.incomplete.is_empty()
+        self.unknown.is_empty() && self.wrong.is_empty() && self.incomplete.is_empty()
+    }
+
+    /// Whether to stop here.
+    pub(super) fn hopeless(&self) -> bool {
+        self.hopeless
+    }
+
+    /// Whether the value at `pointer` is not to be used.
+    pub(super) fn wrong(&self, pointer: &Pointer) -> bool {
+        self.wrong.contains(pointer)
     }
 
     /// Whether the mapping at `pointer` itself was complained of.
@@ -97,15 +114,19 @@ impl Flaws {
         self.incomplete.contains(pointer)
     }
 
-    /// Takes the wrong values out of `value`. Elements of lists stay, so that numbers keep
-    /// meaning the same; they fail to be read.
+    /// Takes what is wrong out of `value`. What has a name of the administrator's own, and each
+    /// element of a list, stays as a null that cannot be read, so that references to it still
+    /// find it.
     pub(super) fn prune(&self, value: &mut Value) {
-        for pointer in &self.wrong {
+        for pointer in self.unknown.iter().chain(&self.wrong) {
             let Some((parent, key)) = pointer.as_str().rsplit_once('/') else {
                 continue;
             };
-            if let Some(Value::Object(map)) = value.pointer_mut(parent) {
+            let section = parent.is_empty() || self.unknown.contains(pointer);
+            if section && let Some(Value::Object(map)) = value.pointer_mut(parent) {
                 map.shift_remove(&key.replace("~1", "/").replace("~0", "~"));
+            } else if let Some(wrong) = value.pointer_mut(pointer.as_str()) {
+                *wrong = Value::Null;
             }
         }
     }
@@ -130,25 +151,58 @@ pub(super) fn validate(
             return flaws;
         }
     };
-    for error in validator.iter_errors(value) {
+    let mut errors: Vec<_> = validator.iter_errors(value).take(MAX_ERRORS).collect();
+    flaws.hopeless = errors.len() == MAX_ERRORS
+        || errors.iter().any(|error| {
+            matches!(
+                error.kind(),
+                Kind::MaxProperties { .. } | Kind::MaxItems { .. }
+            ) && error.instance_path().as_str().matches('/').count() == 1
+        });
+    // Unknown keys first: one of them may be what is missing, misspelt.
+    errors.sort_by_key(|error| !matches!(error.kind(), Kind::AdditionalProperties { .. }));
+    let mut misspelt = HashSet::new();
+    for error in &errors {
         let at = Pointer::from_text(error.instance_path().as_str());
         let wanted = wanted(error.schema_path().as_str());
-        explain(
-            document,
-            &at,
-            error.instance(),
-            error.kind(),
-            wanted,
-            problems,
-            &mut flaws,
-        );
+        if let Kind::AdditionalProperties { unexpected } = error.kind() {
+            flaws.incomplete.insert(at.clone());
+            for name in unexpected {
+                let (problem, meant) = unknown_key(document, &at, name, wanted);
+                problems.push(problem);
+                misspelt.extend(meant.map(|meant| at.key(&meant)));
+                flaws.unknown.push(at.key(name));
+            }
+        } else if let Kind::Required { property } = error.kind() {
+            let name = property.as_str().unwrap_or_default();
+            flaws.incomplete.insert(at.clone());
+            if !misspelt.contains(&at.key(name)) {
+                problems.push(missing_key(document, &at, name, wanted));
+            }
+        } else if let Kind::PropertyNames { error } = error.kind() {
+            let name = error.instance().as_str().unwrap_or_default().to_owned();
+            let place = Some(document.key_place(&at.key(&name)));
+            let message = format!("{} is no name", quoted(&name));
+            problems.push(Problem::error("name", place, message).help(NAME_HELP.as_str()));
+            flaws.wrong.push(at.key(&name));
+        } else {
+            flaws.incomplete.insert(parent(&at));
+            problems.extend(wrong_value(
+                document,
+                &at,
+                error.instance(),
+                error.kind(),
+                wanted,
+            ));
+            flaws.wrong.push(at);
+        }
     }
     flaws
 }
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     let generator = SchemaSettings::draft2020_12()
-        .with_transform(RecursiveTransform(remove_null))
+        .with_transform(RecursiveTransform(tidy))
         .with_transform(RecursiveTransform(flatten_choice))
         .into_generator();
     let mut schema = generator.into_root_schema_for::<raw::File>().to_value();
@@ -163,7 +217,7 @@ static VALIDATOR: LazyLock<Result<Validator, String>> =
     LazyLock::new(|| jsonschema::validator_for(&SCHEMA).map_err(|error| error.to_string()));
 
 /// An optional key is absent, never empty: `clients:` without a value must not mean "everyone".
-fn remove_null(schema: &mut Schema) {
+fn tidy(schema: &mut Schema) {
     let Some(map) = schema.as_object_mut() else {
         return;
     };
@@ -184,6 +238,10 @@ fn remove_null(schema: &mut Schema) {
     }
     if map.get("default").is_some() {
         map.remove("default");
+    }
+    // The lines of a comment in the source are no lines of the text.
+    if let Some(Value::String(text)) = map.get_mut("description") {
+        *text = text.replace('\n', " ");
     }
     // Names of Rust's integer types say nothing to an administrator.
     map.remove("format");
@@ -218,120 +276,73 @@ fn wanted(path: &str) -> &'static Value {
     SCHEMA.pointer(parent).unwrap_or(&Value::Null)
 }
 
-fn explain(
+fn missing_key(document: &Document<'_>, at: &Pointer, name: &str, wanted: &Value) -> Problem {
+    let place = Some(document.key_place(at));
+    let problem = Problem::error("missing-key", place, format!("{} is missing", quoted(name)));
+    if name == "version" {
+        return problem.help("begin the file with `version: 1`");
+    }
+    match wanted
+        .pointer(&format!("/properties/{name}"))
+        .and_then(description)
+    {
+        Some(text) => problem.help(format!("{}: {text}", quoted(name))),
+        None => problem,
+    }
+}
+
+/// `None` where another error says it all.
+fn wrong_value(
     document: &Document<'_>,
     at: &Pointer,
     found: &Value,
     kind: &Kind,
     wanted: &Value,
-    problems: &mut Vec<Problem>,
-    flaws: &mut Flaws,
-) {
+) -> Option<Problem> {
     let place = Some(document.place(at));
     let key = at.tokens().last().unwrap_or_default().into_owned();
-    let problem = match kind {
-        Kind::AdditionalProperties { unexpected } => {
-            flaws.incomplete.insert(at.clone());
-            for name in unexpected {
-                let at_key = at.key(name);
-                problems.push(unknown_key(document, at, &at_key, name, wanted));
-                flaws.wrong.push(at_key);
-            }
-            return;
-        }
-        Kind::Required { property } => {
-            flaws.incomplete.insert(at.clone());
-            let name = property.as_str().unwrap_or_default();
-            let described = wanted
-                .pointer(&format!("/properties/{name}"))
-                .and_then(description)
-                .map(|text| format!("{}: {text}", quoted(name)));
-            // The beginning of the file is a better place than its first key's name.
-            let place = if at.as_str().is_empty() {
-                None
-            } else {
-                Some(document.key_place(at))
-            };
-            let problem =
-                Problem::error("missing-key", place, format!("{} is missing", quoted(name)));
-            problems.push(if name == "version" {
-                problem.help("begin the file with `version: 1`")
-            } else if let Some(described) = described {
-                problem.help(described)
-            } else {
-                problem
-            });
-            return;
-        }
-        Kind::PropertyNames { error } => {
-            let name = error.instance().as_str().unwrap_or_default().to_owned();
-            let at_key = at.key(&name);
-            problems.push(
-                Problem::error(
-                    "name",
-                    Some(document.key_place(&at_key)),
-                    format!("{} is no name", quoted(&name)),
-                )
-                .help(NAME_HELP.clone()),
-            );
-            flaws.wrong.push(at_key);
-            return;
-        }
-        Kind::Type { .. } => wrong_type(document, at, &key, found, wanted),
-        Kind::Enum { options } => wrong_choice(place, at, found, options),
-        Kind::Constant { expected_value } => Problem::error(
-            "version",
-            place,
-            format!("version {found} of the policy language is not known"),
-        )
-        .help(format!(
-            "this version of virtproxyd reads version {expected_value}"
-        )),
-        Kind::Pattern { .. } => {
-            let problem = Problem::error(
-                "format",
+    let subject = subject(&key);
+    let error = |code, message: String| Some(Problem::error(code, place.clone(), message));
+    let format_help = wanted.get("patternErrorMessage").and_then(Value::as_str);
+    match kind {
+        Kind::Type { .. } => Some(wrong_type(document, at, &key, found, wanted)),
+        // Then the type is the error.
+        Kind::Constant { .. } if !found.is_i64() => None,
+        Kind::Enum { .. } if !found.is_string() => None,
+        Kind::Enum { options } => Some(wrong_choice(place, at, found, options)),
+        Kind::Constant { expected_value } => Some(
+            Problem::error(
+                "version",
                 place,
-                format!("{} is no value for {}", shown(found), quoted(&key)),
-            );
-            match wanted.get("patternErrorMessage").and_then(Value::as_str) {
-                Some(help) => problem.help(help),
-                None => problem,
-            }
+                format!("version {found} of the policy language is not known"),
+            )
+            .help(format!(
+                "this version of virtproxyd reads version {expected_value}"
+            )),
+        ),
+        Kind::Pattern { .. } | Kind::Minimum { .. } | Kind::Maximum { .. }
+            if let Some(help) = format_help =>
+        {
+            let message = format!("{} is no value for {subject}", shown(document, at, found));
+            Some(Problem::error("format", place, message).help(help))
         }
         Kind::MinProperties { .. } | Kind::MaxProperties { .. } => {
-            wrong_number_of_keys(document, at, kind, wanted)
+            Some(wrong_number_of_keys(document, at, kind, wanted))
         }
-        Kind::MinItems { .. } | Kind::MinLength { .. } => Problem::error(
-            "empty-value",
-            place,
-            format!("{} must not be empty", quoted_or_element(&key)),
-        ),
-        Kind::MaxItems { limit } => {
-            Problem::error("too-many", place, format!("more than {limit} elements"))
+        Kind::MinItems { .. } | Kind::MinLength { .. } => {
+            error("empty-value", format!("{subject} must not be empty"))
         }
-        Kind::MaxLength { limit } => {
-            Problem::error("too-long", place, format!("more than {limit} characters"))
-        }
-        Kind::Minimum { limit } => Problem::error(
+        Kind::MaxItems { limit } => error("too-many", format!("more than {limit} elements")),
+        Kind::MaxLength { limit } => error("too-long", format!("more than {limit} characters")),
+        Kind::Minimum { limit } => error(
             "out-of-range",
-            place,
-            format!("{} is at least {limit}", quoted_or_element(&key)),
+            format!("{subject} must be at least {limit}"),
         ),
-        Kind::Maximum { limit } => Problem::error(
-            "out-of-range",
-            place,
-            format!("{} is at most {limit}", quoted_or_element(&key)),
-        ),
-        _ => Problem::error("schema", place, "this does not fit the schema".to_owned()),
-    };
-    let fatal_for = if at.as_str().is_empty() {
-        None
-    } else {
-        Some(at.clone())
-    };
-    flaws.wrong.extend(fatal_for);
-    flaws.incomplete.insert(parent(at));
-    problems.push(problem);
+        Kind::Maximum { limit } => {
+            error("out-of-range", format!("{subject} must be at most {limit}"))
+        }
+        _ => error("schema", "this does not fit the schema".to_owned()),
+    }
 }
 
 static NAME_HELP: LazyLock<String> = LazyLock::new(|| {
@@ -349,21 +360,23 @@ fn parent(at: &Pointer) -> Pointer {
     )
 }
 
+/// Also the key that was meant, if that can be guessed.
 fn unknown_key(
     document: &Document<'_>,
     at: &Pointer,
-    at_key: &Pointer,
     name: &str,
     wanted: &Value,
-) -> Problem {
+) -> (Problem, Option<String>) {
     let section = at.tokens().next().unwrap_or_default();
-    let place = Some(document.key_place(at_key));
+    let place = Some(document.key_place(&at.key(name)));
     if let Some((_, _, why)) = NOT_YET
         .iter()
         .find(|(within, key, _)| *within == section && *key == name)
     {
-        return Problem::error("not-supported", place, format!("{}: {why}", quoted(name)))
-            .help("remove it, and rely on nothing that it says");
+        let problem = Problem::error("not-supported", place, format!("{}: {why}", quoted(name)))
+            .help("remove it: nothing that it says would be in force");
+        // Other kinds of address.
+        return (problem, Some("unix".into()));
     }
     let known = wanted.get("properties").and_then(Value::as_object);
     let known: Vec<&str> = known
@@ -377,8 +390,14 @@ fn unknown_key(
         format!("unknown key {}", quoted(name)),
     );
     match nearest(name, known.iter().copied()) {
-        Some(near) => problem.help(format!("did you mean {}?", quoted(near))),
-        None => problem.help(format!("known here: {}", listing(known))),
+        Some(near) => (
+            problem.help(format!("did you mean {}?", quoted(near))),
+            Some(near.to_owned()),
+        ),
+        None => (
+            problem.help(format!("known here: {}", listing(known))),
+            None,
+        ),
     }
 }
 
@@ -415,33 +434,41 @@ fn wrong_type(
             )
         } else {
             (
-                format!("{} has no value", quoted_or_element(key)),
+                format!("{} has no value", subject(key)),
                 format!("write {expected}, or remove it"),
             )
         };
         return Problem::error("empty-value", Some(document.key_place(at)), message).help(help);
     }
+    let source = document.source(&place);
     let problem = Problem::error(
         "type",
-        Some(place.clone()),
+        Some(place),
         format!(
-            "{} is {expected}, not {}",
-            quoted_or_element(key),
-            shown(found)
+            "{} must be {expected}, not {}",
+            subject(key),
+            shown(document, at, found)
         ),
     );
-    let source = document.source(&place);
-    let text_wanted = types.contains(&"string");
+    let scalar = found.is_number() || found.is_boolean();
     match found {
-        Value::Number(_) | Value::Bool(_) if text_wanted && key == "mode" => problem.help(format!(
-            "put it in quotes: \"{source}\" (YAML would read it as a decimal number)"
-        )),
-        Value::Number(_) | Value::Bool(_) if text_wanted => {
-            problem.help(format!("put it in quotes: \"{source}\""))
+        _ if scalar && key == "mode" => {
+            let digits = source.trim_start_matches("0o").trim_start_matches('0');
+            if digits.len() == 3 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'7')) {
+                problem.help(format!("in octal and in quotes: \"0{digits}\""))
+            } else {
+                problem.help("in octal and in quotes, such as \"0660\"")
+            }
+        }
+        _ if scalar && types.contains(&"string") => {
+            match wanted.get("patternErrorMessage").and_then(Value::as_str) {
+                Some(help) => problem.help(help),
+                None => problem.help(format!("put it in quotes: \"{source}\"")),
+            }
         }
         Value::String(text) if types == ["boolean"] => match text.to_lowercase().as_str() {
-            "yes" | "on" | "y" => problem.help("write `true`"),
-            "no" | "off" | "n" => problem.help("write `false`"),
+            "yes" | "on" | "y" | "true" => problem.help("write `true`, without quotes"),
+            "no" | "off" | "n" | "false" => problem.help("write `false`, without quotes"),
             _ => problem,
         },
         Value::String(text) if types == ["integer"] && text.parse::<u64>().is_ok() => {
@@ -467,30 +494,18 @@ fn wrong_choice(
         .flatten()
         .filter_map(Value::as_str)
         .collect();
-    if key == "auth"
-        && found
-            .as_str()
-            .is_some_and(|name| name == "polkit" || name == "sasl")
-    {
-        return Problem::error(
-            "not-supported",
-            place,
-            format!(
-                "{} authentication is not done by this version",
-                shown(found)
-            ),
-        )
-        .help("use `mode`, `group` and identities of `unix` clients to say who may connect");
+    let found = found.as_str().unwrap_or_default();
+    if key == "auth" && (found == "polkit" || found == "sasl") {
+        let message = format!(
+            "{} authentication is not done by this version",
+            quoted(found)
+        );
+        return Problem::error("not-supported", place, message)
+            .help("use `mode`, `group` and identities of `unix` clients to say who may connect");
     }
-    let problem = Problem::error(
-        "choice",
-        place,
-        format!("{} is no value for {}", shown(found), quoted(&key)),
-    );
-    match found
-        .as_str()
-        .and_then(|text| nearest(text, options.iter().copied()))
-    {
+    let message = format!("{} is no value for {}", quoted(found), subject(&key));
+    let problem = Problem::error("choice", place, message);
+    match nearest(found, options.iter().copied()) {
         Some(near) => problem.help(format!("did you mean {}?", quoted(near))),
         None => problem.help(format!("known are {}", listing(options))),
     }
@@ -540,21 +555,24 @@ fn description(part: &Value) -> Option<&str> {
             SCHEMA.pointer(target)?.get("description")?.as_str()?
         }
     };
-    text.split(". ").next()
+    text.split(". ")
+        .next()
+        .map(|sentence| sentence.trim_end_matches('.'))
 }
 
-fn shown(value: &Value) -> String {
+/// What was found, as the file has it.
+fn shown(document: &Document<'_>, at: &Pointer, value: &Value) -> String {
     match value {
-        Value::String(text) => quoted(text),
+        Value::String(text) => format!("the text {}", quoted(text)),
         Value::Array(_) => "a list".into(),
         Value::Object(_) => "a mapping".into(),
         Value::Null => "nothing".into(),
-        other => quoted(&other.to_string()),
+        Value::Number(_) | Value::Bool(_) => quoted(document.source(&document.place(at))),
     }
 }
 
-/// A key by its name; an element of a list has none.
-fn quoted_or_element(key: &str) -> String {
+/// What an error is about: a key by its name; an element of a list has none.
+fn subject(key: &str) -> String {
     if key.is_empty() {
         "a policy file".into()
     } else if key.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -55,13 +55,13 @@ pub(super) enum UriFault {
 /// Why a URI does not match one pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Mismatch {
-    #[error("its URI does not match")]
+    #[error("the URI does not match")]
     Base,
-    #[error("its URI lacks the parameter `{0}`")]
+    #[error("the URI lacks the parameter `{0}`")]
     Missing(String),
-    #[error("its parameter `{0}` does not match")]
+    #[error("the parameter `{0}` does not match")]
     Value(String),
-    #[error("its URI has the parameter `{0}`, which the route does not name")]
+    #[error("the URI has the parameter `{0}`, which the route does not name")]
     Extra(String),
 }
 

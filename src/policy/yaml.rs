@@ -7,8 +7,9 @@ use std::ops::Range;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
-use serde_saphyr::{Location, Options, Spanned};
+use serde_saphyr::{Location, MessageFormatter, Options, Spanned};
 
 use super::report::Problem;
 
@@ -61,8 +62,10 @@ pub(super) struct Key {
 /// The text and the tree read from it.
 #[derive(Debug)]
 pub(super) struct Document<'a> {
-    pub(super) text: &'a str,
+    text: &'a str,
     root: Node,
+    /// Where each line ends.
+    newlines: Vec<usize>,
 }
 
 impl<'a> Document<'a> {
@@ -92,7 +95,12 @@ impl<'a> Document<'a> {
         }
         match serde_saphyr::from_str_with_options::<Node>(text, options()) {
             Ok(root) => {
-                let document = Self { text, root };
+                let newlines = text.match_indices('\n').map(|(at, _)| at).collect();
+                let document = Self {
+                    text,
+                    root,
+                    newlines,
+                };
                 document.report_duplicates(&document.root, problems);
                 Some(document)
             }
@@ -130,7 +138,9 @@ impl<'a> Document<'a> {
 
     /// The line, from 1, of a place.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
-        line_of(self.text, span.start)
+        self.newlines
+            .partition_point(|newline| *newline < span.start)
+            + 1
     }
 
     fn place_of(&self, node: &Node) -> Range<usize> {
@@ -374,14 +384,16 @@ fn options() -> Options {
             max_events: MAX_NODES * 2,
             max_nodes: MAX_NODES,
             max_depth: MAX_DEPTH,
-            flow_nesting_limit: MAX_DEPTH,
+            // Never reached first, for the depth's own error says more.
+            flow_nesting_limit: 2 * MAX_DEPTH,
             max_anchors: MAX_ANCHORS,
             max_aliases: MAX_ALIASES,
             max_recorded_anchor_events: MAX_NODES,
             max_recorded_anchor_bytes: MAX_FILE_BYTES,
             // An alias may repeat text, so the total can pass the file's own size.
             max_total_scalar_bytes: 2 * MAX_FILE_BYTES,
-            max_documents: 1,
+            // A second one has an error of its own.
+            max_documents: 2,
         },
         alias_limits: serde_saphyr::alias_limits! {
             max_total_replayed_events: MAX_ALIAS_EVENTS,
@@ -407,43 +419,50 @@ fn byte_range(location: &Location) -> Option<Range<usize>> {
 
 fn syntax_problem(text: &str, error: &serde_saphyr::Error) -> Problem {
     use serde_saphyr::Error;
-    let error = error.without_snippet();
     let span = error
         .location()
-        .and_then(|location| byte_range(&location))
-        .map(|span| {
-            let start = span.start.min(text.len());
-            start..span.end.clamp(start, text.len())
-        });
-    let (code, message, help): (_, Cow<'_, str>, _) = match error {
+        .map(|location| byte_range(&location).unwrap_or_else(|| character_at(text, &location)));
+    let mut cause = error.without_snippet();
+    while let Error::AliasError { error, .. } = cause {
+        cause = error.without_snippet();
+    }
+    let complex = "no honest policy needs that much; look for runaway nesting or aliases";
+    let (code, message, help) = match cause {
+        Error::Eof { .. } => (
+            "empty",
+            "the file is empty".to_owned(),
+            Some("begin with `version: 1`"),
+        ),
         Error::MultipleDocuments { .. } => (
             "syntax",
-            "a second YAML document begins here".into(),
+            "a second YAML document begins here".to_owned(),
             Some("one file is one policy: remove `---`"),
         ),
         Error::MergeKeyNotAllowed { .. } => (
             "syntax",
-            "merge keys (`<<`) are not accepted".into(),
+            "merge keys (`<<`) are not accepted".to_owned(),
             Some("write the keys out, so that a reader sees in one place what is granted"),
         ),
-        Error::Budget { .. }
-        | Error::AliasReplayLimitExceeded { .. }
+        Error::NonFiniteFloat { value, .. } => (
+            "syntax",
+            format!("{} is no number for a policy", super::report::quoted(value)),
+            None,
+        ),
+        Error::Budget { breach, .. } => ("too-complex", breach_message(breach), Some(complex)),
+        Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. } => (
             "too-complex",
-            error.to_string().into(),
-            Some("no honest policy needs that much; look for runaway nesting or aliases"),
+            "aliases repeat too much".to_owned(),
+            Some(complex),
         ),
-        Error::Eof { .. } => (
-            "empty",
-            "the file is empty".into(),
-            Some("begin with `version: 1`"),
-        ),
-        _ => (
-            "syntax",
-            error.to_string().into(),
-            tab_hint(text, span.as_ref()),
-        ),
+        other => {
+            let message = serde_saphyr::UserMessageFormatter
+                .format_message(other)
+                .into_owned();
+            let help = syntax_hint(text, span.as_ref());
+            ("syntax", message, help)
+        }
     };
     let problem = Problem::error(code, span, message);
     match help {
@@ -452,11 +471,55 @@ fn syntax_problem(text: &str, error: &serde_saphyr::Error) -> Problem {
     }
 }
 
-/// Tabs are the usual reason why a file that looks right is refused.
-fn tab_hint(text: &str, span: Option<&Range<usize>>) -> Option<&'static str> {
-    let line = text.lines().nth(line_of(text, span?.start) - 1)?;
+fn breach_message(breach: &BudgetBreach) -> String {
+    match breach {
+        BudgetBreach::Depth { .. } => format!("nested deeper than {MAX_DEPTH} levels"),
+        BudgetBreach::Events { .. } | BudgetBreach::Nodes { .. } => {
+            format!("more than {MAX_NODES} keys and values")
+        }
+        BudgetBreach::Anchors { .. } => format!("more than {MAX_ANCHORS} anchors"),
+        BudgetBreach::Aliases { .. } | BudgetBreach::AliasAnchorRatio { .. } => {
+            "too many aliases".to_owned()
+        }
+        _ => "too much to read".to_owned(),
+    }
+}
+
+/// The character at a location that has no byte offset, or the last one before it if the line
+/// ends there.
+fn character_at(text: &str, location: &Location) -> Range<usize> {
+    let line = usize::try_from(location.line())
+        .unwrap_or_default()
+        .saturating_sub(1);
+    let column = usize::try_from(location.column())
+        .unwrap_or_default()
+        .saturating_sub(1);
+    let start: usize = text.split_inclusive('\n').take(line).map(str::len).sum();
+    let content = text
+        .get(start..)
+        .unwrap_or_default()
+        .lines()
+        .next()
+        .unwrap_or_default();
+    let at = content
+        .char_indices()
+        .nth(column)
+        .or_else(|| content.char_indices().last());
+    at.map_or(start..start, |(at, c)| {
+        start + at..start + at + c.len_utf8()
+    })
+}
+
+/// What usually makes a line that looks right unreadable.
+fn syntax_hint(text: &str, span: Option<&Range<usize>>) -> Option<&'static str> {
+    let span = span?;
+    let line = text.lines().nth(line_of(text, span.start) - 1)?;
     let indent = line.get(..line.len() - line.trim_start().len())?;
-    indent
-        .contains('\t')
-        .then_some("YAML is indented by spaces, never by tabs")
+    if indent.contains('\t') {
+        return Some("YAML is indented by spaces, never by tabs");
+    }
+    let quote = "text that begins with a special character, such as `*`, goes in quotes";
+    text.get(span.clone())?
+        .starts_with(['*', '&', '!', '%', '@', '`', '|', '>'])
+        .then_some(quote)
 }
