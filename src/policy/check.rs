@@ -12,6 +12,10 @@ use super::route::{Action, Route};
 use super::uri::Uri;
 use super::yaml::{Document, Pointer};
 
+/// Steps of comparing each route's patterns with each earlier one's: a second of work, and more
+/// than thousands of honest routes take. Beyond it, unreachable ones go unnoticed.
+const MAX_COMPARED: u64 = 100_000_000;
+
 /// Reports into `problems`. Where the file is not `complete`, what seems unused or without a
 /// route may have its user or route among what could not be read, so nothing is said of that.
 pub(super) fn check(
@@ -123,6 +127,7 @@ impl Checker<'_, '_> {
     /// Routes, or single URIs of routes, that an earlier route takes everything from.
     fn unreachable_routes(&self, problems: &mut Vec<Problem>) {
         let routes: Vec<(&Pointer, &Route)> = self.routes().collect();
+        let mut fuel = MAX_COMPARED;
         for (index, (at, route)) in routes.iter().enumerate() {
             let earlier = || {
                 routes
@@ -132,8 +137,9 @@ impl Checker<'_, '_> {
             };
             let mut hidden = Vec::new();
             for (number, uri) in route.uris.iter().enumerate() {
-                let by =
-                    earlier().find(|(_, earlier)| earlier.uris.iter().any(|wide| wide.covers(uri)));
+                let by = earlier().find(|(_, earlier)| {
+                    earlier.uris.iter().any(|wide| wide.covers(uri, &mut fuel))
+                });
                 if let Some((by, _)) = by {
                     hidden.push((number, *by));
                 }

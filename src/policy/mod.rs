@@ -8,9 +8,9 @@
 //! - [`explain`]: why a client and URI are sent where they are.
 //! - [`store`]: the snapshot in force.
 //!
-//! The way of the text: [`yaml`] (a tree with places) → [`schema`] (does it fit?) → [`raw`] (typed
-//! as written) → [`compile`] (names resolved, patterns built) → [`check`] (does it make sense as a
-//! whole?). Decisions are in [`route`], over [`identity`] and [`uri`].
+//! The way of the text: `yaml` (a tree with places) → `validate` (does it fit the schema?) → `raw`
+//! (typed as written) → `compile` (names resolved, patterns built) → `check` (does it make sense as
+//! a whole?). Decisions are in `route`, over `identity`, `uri` and `pattern`.
 
 mod check;
 mod compile;
@@ -24,7 +24,9 @@ pub mod report;
 mod route;
 mod schema;
 pub mod store;
+mod syntax;
 mod uri;
+mod validate;
 mod yaml;
 
 pub use report::Report;

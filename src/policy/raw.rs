@@ -283,8 +283,8 @@ impl JsonSchema for Id {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub(super) enum KeepaliveInterval {
-    /// The schema leaves only -1.
-    Never(#[allow(dead_code, reason = "only its type tells")] i64),
+    /// -1, libvirt's "never"; the schema leaves no other.
+    Number(i64),
     Text(String),
 }
 

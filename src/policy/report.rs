@@ -8,10 +8,12 @@ use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer,
 use serde::Serialize;
 
 /// Problems kept of one file; a file with more is not being mended line by line.
-const MAX_PROBLEMS: usize = 200;
+pub(super) const MAX_PROBLEMS: usize = 200;
 /// Characters of the file's text that are repeated in a message.
 const MAX_QUOTED: usize = 80;
 
+/// Names listed where none comes near.
+const MAX_LISTED: usize = 12;
 /// Bytes of a source line that is shown; the renderer's time grows with it, and nobody reads on.
 const MAX_SHOWN_LINE: usize = 2000;
 
@@ -318,11 +320,16 @@ pub(super) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// "a, b and c", for naming what there is.
+/// "`a`, `b` and `c`", for naming what there is; of many, the first.
 pub(super) fn listing<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let names: Vec<String> = names.into_iter().map(quoted).collect();
-    match names.split_last() {
-        None => String::from("none"),
+    let mut names = names.into_iter();
+    let mut shown: Vec<String> = names.by_ref().take(MAX_LISTED).map(quoted).collect();
+    let more = names.count();
+    if more > 0 {
+        shown.push(format!("{more} more"));
+    }
+    match shown.split_last() {
+        None => String::new(),
         Some((last, [])) => last.clone(),
         Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
     }

@@ -277,11 +277,11 @@ impl UriPattern {
     }
 
     /// Whether this certainly matches every URI that `other` matches. `false` may also mean "not
-    /// known".
-    pub(super) fn covers(&self, other: &Self) -> bool {
+    /// known", as it does once `fuel` is used up.
+    pub(super) fn covers(&self, other: &Self, fuel: &mut u64) -> bool {
         match (self, other) {
             (Self::Unnamed, Self::Unnamed) => true,
-            (Self::Regex(wide), Self::Regex(narrow)) => wide.covers(narrow),
+            (Self::Regex(wide), Self::Regex(narrow)) => wide.covers(narrow, fuel),
             (
                 Self::Regex(wide),
                 Self::Parts {
@@ -293,7 +293,7 @@ impl UriPattern {
             ) => {
                 params.is_empty()
                     && base.literal().is_some()
-                    && Pattern::glob(text).is_ok_and(|literal| wide.covers(&literal))
+                    && Pattern::glob(text).is_ok_and(|literal| wide.covers(&literal, fuel))
             }
             (
                 Self::Parts {
@@ -303,7 +303,7 @@ impl UriPattern {
                     ..
                 },
                 Self::Regex(narrow),
-            ) => base.covers(narrow) && params.is_empty() && *others,
+            ) => base.covers(narrow, fuel) && params.is_empty() && *others,
             (
                 Self::Parts {
                     base,
@@ -324,9 +324,9 @@ impl UriPattern {
                         .find(|(other, _)| other == name)
                         .map(|(_, value)| value.clone())
                 };
-                base.covers(narrow)
+                base.covers(narrow, fuel)
                     && params.iter().all(|(name, wide)| {
-                        find(narrow_params, name).is_some_and(|value| wide.covers(&value))
+                        find(narrow_params, name).is_some_and(|value| wide.covers(&value, fuel))
                     })
                     && (*others
                         || !*narrow_others
@@ -536,7 +536,7 @@ mod tests {
             ("regex:a.*", "a:///*", false),
         ] {
             assert_eq!(
-                pattern(wide).covers(&pattern(narrow)),
+                pattern(wide).covers(&pattern(narrow), &mut 1000),
                 expected,
                 "{wide} {narrow}"
             );

@@ -7,9 +7,8 @@ use std::ops::Range;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
-use serde_saphyr::{Location, MessageFormatter, Options, Spanned};
+use serde_saphyr::{Location, Options, Spanned};
 
 use super::report::Problem;
 
@@ -17,11 +16,11 @@ use super::report::Problem;
 pub const MAX_FILE_BYTES: usize = 1024 * 1024;
 /// Nesting of lists and mappings: identities may nest, nothing else goes deeper than five. Also
 /// bounds the recursion of everything that walks the tree.
-const MAX_DEPTH: usize = 48;
+pub(super) const MAX_DEPTH: usize = 48;
 /// Keys, values, lists and mappings, aliases expanded. A route takes about ten.
-const MAX_NODES: usize = 200_000;
+pub(super) const MAX_NODES: usize = 100_000;
 /// Anchors (`&name`); they only save typing, so few are honest.
-const MAX_ANCHORS: usize = 1_000;
+pub(super) const MAX_ANCHORS: usize = 1_000;
 /// Aliases (`*name`).
 const MAX_ALIASES: usize = 1_000;
 /// Parser events that all aliases together may repeat: what stops "billion laughs".
@@ -105,7 +104,7 @@ impl<'a> Document<'a> {
                 Some(document)
             }
             Err(error) => {
-                problems.push(syntax_problem(text, &error));
+                problems.push(super::syntax::problem(text, &error));
                 None
             }
         }
@@ -411,115 +410,9 @@ fn options() -> Options {
     }
 }
 
-fn byte_range(location: &Location) -> Option<Range<usize>> {
+/// The bytes of a location, if the parser knows them.
+pub(super) fn byte_range(location: &Location) -> Option<Range<usize>> {
     let start = usize::try_from(location.span().byte_offset()?).ok()?;
     let len = usize::try_from(location.span().byte_len()?).ok()?;
     Some(start..start.checked_add(len)?)
-}
-
-fn syntax_problem(text: &str, error: &serde_saphyr::Error) -> Problem {
-    use serde_saphyr::Error;
-    let span = error
-        .location()
-        .map(|location| byte_range(&location).unwrap_or_else(|| character_at(text, &location)));
-    let mut cause = error.without_snippet();
-    while let Error::AliasError { error, .. } = cause {
-        cause = error.without_snippet();
-    }
-    let complex = "no honest policy needs that much; look for runaway nesting or aliases";
-    let (code, message, help) = match cause {
-        Error::Eof { .. } => (
-            "empty",
-            "the file is empty".to_owned(),
-            Some("begin with `version: 1`"),
-        ),
-        Error::MultipleDocuments { .. } => (
-            "syntax",
-            "a second YAML document begins here".to_owned(),
-            Some("one file is one policy: remove `---`"),
-        ),
-        Error::MergeKeyNotAllowed { .. } => (
-            "syntax",
-            "merge keys (`<<`) are not accepted".to_owned(),
-            Some("write the keys out, so that a reader sees in one place what is granted"),
-        ),
-        Error::NonFiniteFloat { value, .. } => (
-            "syntax",
-            format!("{} is no number for a policy", super::report::quoted(value)),
-            None,
-        ),
-        Error::Budget { breach, .. } => ("too-complex", breach_message(breach), Some(complex)),
-        Error::AliasReplayLimitExceeded { .. }
-        | Error::AliasExpansionLimitExceeded { .. }
-        | Error::AliasReplayStackDepthExceeded { .. } => (
-            "too-complex",
-            "aliases repeat too much".to_owned(),
-            Some(complex),
-        ),
-        other => {
-            let message = serde_saphyr::UserMessageFormatter
-                .format_message(other)
-                .into_owned();
-            let help = syntax_hint(text, span.as_ref());
-            ("syntax", message, help)
-        }
-    };
-    let problem = Problem::error(code, span, message);
-    match help {
-        Some(help) => problem.help(help),
-        None => problem,
-    }
-}
-
-fn breach_message(breach: &BudgetBreach) -> String {
-    match breach {
-        BudgetBreach::Depth { .. } => format!("nested deeper than {MAX_DEPTH} levels"),
-        BudgetBreach::Events { .. } | BudgetBreach::Nodes { .. } => {
-            format!("more than {MAX_NODES} keys and values")
-        }
-        BudgetBreach::Anchors { .. } => format!("more than {MAX_ANCHORS} anchors"),
-        BudgetBreach::Aliases { .. } | BudgetBreach::AliasAnchorRatio { .. } => {
-            "too many aliases".to_owned()
-        }
-        _ => "too much to read".to_owned(),
-    }
-}
-
-/// The character at a location that has no byte offset, or the last one before it if the line
-/// ends there.
-fn character_at(text: &str, location: &Location) -> Range<usize> {
-    let line = usize::try_from(location.line())
-        .unwrap_or_default()
-        .saturating_sub(1);
-    let column = usize::try_from(location.column())
-        .unwrap_or_default()
-        .saturating_sub(1);
-    let start: usize = text.split_inclusive('\n').take(line).map(str::len).sum();
-    let content = text
-        .get(start..)
-        .unwrap_or_default()
-        .lines()
-        .next()
-        .unwrap_or_default();
-    let at = content
-        .char_indices()
-        .nth(column)
-        .or_else(|| content.char_indices().last());
-    at.map_or(start..start, |(at, c)| {
-        start + at..start + at + c.len_utf8()
-    })
-}
-
-/// What usually makes a line that looks right unreadable.
-fn syntax_hint(text: &str, span: Option<&Range<usize>>) -> Option<&'static str> {
-    let span = span?;
-    let line = text.lines().nth(line_of(text, span.start) - 1)?;
-    let indent = line.get(..line.len() - line.trim_start().len())?;
-    if indent.contains('\t') {
-        return Some("YAML is indented by spaces, never by tabs");
-    }
-    let quote = "text that begins with a special character, such as `*`, goes in quotes";
-    text.get(span.clone())?
-        .starts_with(['*', '&', '!', '%', '@', '`', '|', '>'])
-        .then_some(quote)
 }

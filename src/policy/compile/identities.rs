@@ -1,0 +1,237 @@
+//! Identities: rules with their patterns built and their references resolved and sorted.
+
+use std::sync::Arc;
+
+use super::{Compiler, Entry, Names, elements};
+use crate::policy::identity::{IdPattern, Rule, UnixRule};
+use crate::policy::model::Listener;
+use crate::policy::pattern::Pattern;
+use crate::policy::raw::{self, OneOrMany};
+use crate::policy::report::{Problem, quoted};
+use crate::policy::yaml::Pointer;
+
+impl Compiler<'_, '_> {
+    pub(super) fn rule(
+        &mut self,
+        rule: &raw::Rule,
+        at: &Pointer,
+        names: &Names,
+        listeners: &[Entry<Arc<Listener>>],
+    ) -> Option<Rule> {
+        let mut list = |key: &str, rules: &[raw::Rule]| {
+            let at = at.key(key);
+            let rules: Vec<Option<Rule>> = rules
+                .iter()
+                .enumerate()
+                .map(|(index, rule)| self.rule(rule, &at.index(index), names, listeners))
+                .collect();
+            rules.into_iter().collect::<Option<Vec<_>>>()
+        };
+        // The schema leaves exactly one of them.
+        if let Some(rules) = &rule.any {
+            list("any", rules).map(Rule::Any)
+        } else if let Some(rules) = &rule.all {
+            list("all", rules).map(Rule::All)
+        } else if let Some(rule) = &rule.not {
+            self.rule(rule, &at.key("not"), names, listeners)
+                .map(Box::new)
+                .map(Rule::Not)
+        } else if let Some(unix) = &rule.unix {
+            self.unix_rule(unix, &at.key("unix"))
+                .map(Box::new)
+                .map(Rule::Unix)
+        } else if let Some(patterns) = &rule.listener {
+            self.listener_rule(patterns, &at.key("listener"), listeners)
+                .map(Rule::Listener)
+        } else {
+            let name = rule.identity.as_ref()?;
+            self.resolve("identity", &name.0, &at.key("identity"), names)
+                .map(Rule::Identity)
+        }
+    }
+
+    fn unix_rule(&mut self, unix: &raw::UnixRule, at: &Pointer) -> Option<UnixRule> {
+        let user = self.patterns(unix.user.as_ref(), &at.key("user"));
+        let group = self.patterns(unix.group.as_ref(), &at.key("group"));
+        let uid = self.ids(unix.uid.as_ref(), &at.key("uid"));
+        let gid = self.ids(unix.gid.as_ref(), &at.key("gid"));
+        let pid = self.ids(unix.pid.as_ref(), &at.key("pid"));
+        let selinux = self.patterns(unix.selinux.as_ref(), &at.key("selinux"));
+        Some(UnixRule {
+            user: user?,
+            group: group?,
+            uid: uid?,
+            gid: gid?,
+            pid: pid?,
+            selinux: selinux?,
+        })
+    }
+
+    fn listener_rule(
+        &mut self,
+        patterns: &OneOrMany<raw::PatternText>,
+        at: &Pointer,
+        listeners: &[Entry<Arc<Listener>>],
+    ) -> Option<Vec<Pattern>> {
+        let compiled = self.patterns(Some(patterns), at)??;
+        for ((at, _), pattern) in elements(patterns, at).zip(&compiled) {
+            if listeners.iter().any(|entry| pattern.matches(&entry.name)) {
+                continue;
+            }
+            let problem = Problem::error(
+                "unknown-listener",
+                Some(self.document.place(&at)),
+                format!("no listener matches {}", quoted(&pattern.to_string())),
+            );
+            let names = listeners.iter().map(|entry| &*entry.name);
+            self.unknown_name(problem, &pattern.to_string(), names);
+        }
+        Some(compiled)
+    }
+
+    /// `Some(None)` if the key is absent.
+    fn patterns(
+        &mut self,
+        patterns: Option<&OneOrMany<raw::PatternText>>,
+        at: &Pointer,
+    ) -> Option<Option<Vec<Pattern>>> {
+        let Some(patterns) = patterns else {
+            return Some(None);
+        };
+        let mut compiled = Vec::new();
+        let mut failed = false;
+        for (at, text) in elements(patterns, at) {
+            match self.pattern(&text.0, &at) {
+                Some(pattern) => compiled.push(pattern),
+                None => failed = true,
+            }
+        }
+        (!failed).then_some(Some(compiled))
+    }
+
+    /// `Some(None)` if the key is absent.
+    fn ids(
+        &mut self,
+        ids: Option<&OneOrMany<raw::Id>>,
+        at: &Pointer,
+    ) -> Option<Option<Vec<IdPattern>>> {
+        let Some(ids) = ids else { return Some(None) };
+        let mut compiled = Vec::new();
+        let mut failed = false;
+        for (at, id) in elements(ids, at) {
+            let pattern = match id {
+                raw::Id::Number(number) => Some(IdPattern::Number(*number)),
+                raw::Id::Text(text) => match text.parse() {
+                    Ok(number) => Some(IdPattern::Number(number)),
+                    Err(_) => self.pattern(text, &at).map(IdPattern::Digits),
+                },
+            };
+            match pattern {
+                Some(pattern) => compiled.push(pattern),
+                None => failed = true,
+            }
+        }
+        (!failed).then_some(Some(compiled))
+    }
+
+    fn pattern(&mut self, text: &str, at: &Pointer) -> Option<Pattern> {
+        if !self.admit_pattern(text, at) {
+            return None;
+        }
+        match Pattern::parse(text) {
+            Ok(pattern) => Some(pattern),
+            Err(error) => {
+                self.error("pattern", at, error);
+                None
+            }
+        }
+    }
+
+    /// Sorts the identities so that each comes after those that it refers to. Without recursion,
+    /// for a chain may be as long as the file.
+    pub(super) fn order(&mut self, identities: &[Entry<Rule>]) -> Vec<usize> {
+        let mut waits_for: Vec<Vec<usize>> = Vec::new();
+        let mut needed_by: Vec<Vec<usize>> = vec![Vec::new(); identities.len()];
+        for (index, entry) in identities.iter().enumerate() {
+            let mut references = Vec::new();
+            if let Some(rule) = &entry.value {
+                rule.references(&mut references);
+            }
+            references.sort_unstable();
+            references.dedup();
+            for &target in &references {
+                if let Some(needed_by) = needed_by.get_mut(target) {
+                    needed_by.push(index);
+                }
+            }
+            waits_for.push(references);
+        }
+        let mut missing: Vec<usize> = waits_for.iter().map(Vec::len).collect();
+        let mut order: Vec<usize> = (0..identities.len())
+            .filter(|index| missing.get(*index) == Some(&0))
+            .collect();
+        let mut done = 0;
+        while let Some(&index) = order.get(done) {
+            done += 1;
+            for &waiting in needed_by.get(index).into_iter().flatten() {
+                if let Some(missing) = missing.get_mut(waiting) {
+                    *missing -= 1;
+                    if *missing == 0 {
+                        order.push(waiting);
+                    }
+                }
+            }
+        }
+        if order.len() < identities.len() {
+            self.cycles(identities, &waits_for, &missing);
+            order.clear();
+        }
+        order
+    }
+
+    /// Reports the cycles among the identities that still miss something.
+    fn cycles(&mut self, identities: &[Entry<Rule>], waits_for: &[Vec<usize>], missing: &[usize]) {
+        let stuck = |index: &usize| missing.get(*index).is_some_and(|missing| *missing > 0);
+        let mut seen = vec![false; identities.len()];
+        for start in (0..identities.len()).filter(stuck) {
+            // Every stuck one waits for a stuck one, so walking on comes round, here or on an
+            // earlier walk.
+            let mut way: Vec<usize> = Vec::new();
+            let mut at = start;
+            while seen.get(at) == Some(&false) {
+                if let Some(seen) = seen.get_mut(at) {
+                    *seen = true;
+                }
+                way.push(at);
+                match waits_for.get(at).into_iter().flatten().copied().find(stuck) {
+                    Some(next) => at = next,
+                    None => break,
+                }
+            }
+            let ring: Vec<&Entry<Rule>> = way
+                .iter()
+                .skip_while(|index| **index != at)
+                .filter_map(|index| identities.get(*index))
+                .collect();
+            let Some(first) = ring.first() else { continue };
+            let names: Vec<&str> = ring
+                .iter()
+                .chain([first])
+                .map(|entry| &*entry.name)
+                .collect();
+            let message = format!(
+                "{} is defined by itself: {}",
+                quoted(&first.name),
+                names.join(" -> ")
+            );
+            self.problems.push(
+                Problem::error(
+                    "identity-cycle",
+                    Some(self.document.key_place(&first.at)),
+                    message,
+                )
+                .help("an identity must rest on `unix` or `listener` conditions in the end"),
+            );
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The file as written to the compiled policy: names resolved, patterns built, defaults filled in.
+//! What cannot be compiled is reported and left out, and the rest goes on to be checked.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::sync::Arc;
+
+mod identities;
+mod routes;
+mod sockets;
+
+use super::check;
+use super::identity::{Identity, Rule};
+use super::model::{Daemon, Listener, Policy, Upstream};
+use super::pattern::REGEX_PREFIX;
+use super::raw::{self, OneOrMany, Section};
+use super::report::{MAX_PROBLEMS, Problem, listing, nearest, quoted};
+use super::route::Route;
+use super::validate::{self, Flaws};
+use super::yaml::{Document, Pointer};
+
+/// `regex:` patterns of one file: compiled ones take up to a quarter of a megabyte each.
+const MAX_REGEXES: usize = 256;
+
+/// Compiles the document, reporting everything that is wrong with it. `None` only if there is
+/// some error.
+pub(super) fn policy(
+    document: &Document<'_>,
+    env: &dyn Fn(&str) -> Option<String>,
+    problems: &mut Vec<Problem>,
+) -> Option<Policy> {
+    let mut value = document.to_json();
+    let flaws = validate::validate(document, &value, problems);
+    if flaws.hopeless() {
+        return None;
+    }
+    flaws.prune(&mut value);
+    let file: raw::File = serde_json::from_value(value).ok()?;
+    let mut compiler = Compiler {
+        document,
+        env,
+        flaws,
+        regexes: 0,
+        problems,
+    };
+    let draft = compiler.file(&file);
+    check::check(
+        &draft,
+        document,
+        compiler.flaws.is_empty(),
+        compiler.problems,
+    );
+    draft.finish()
+}
+
+/// A named entry of the file: its place, and what it compiled to unless that failed.
+#[derive(Debug)]
+pub(super) struct Entry<T> {
+    pub(super) name: Arc<str>,
+    pub(super) at: Pointer,
+    pub(super) value: Option<T>,
+}
+
+/// The compiled parts, with places.
+#[derive(Debug)]
+pub(super) struct Draft {
+    daemon: Option<Daemon>,
+    pub(super) listeners: Vec<Entry<Arc<Listener>>>,
+    pub(super) upstreams: Vec<Entry<Arc<Upstream>>>,
+    pub(super) identities: Vec<Entry<Rule>>,
+    /// Places of the identities, each after those that it refers to; empty if there is a cycle.
+    pub(super) identity_order: Vec<usize>,
+    pub(super) identity_lines: Vec<usize>,
+    pub(super) routes: Vec<(Pointer, Option<Route>)>,
+}
+
+impl Draft {
+    fn finish(self) -> Option<Policy> {
+        let identities = self
+            .identities
+            .into_iter()
+            .zip(self.identity_lines)
+            .map(|(entry, line)| {
+                Some(Identity {
+                    name: entry.name,
+                    line,
+                    rule: entry.value?,
+                })
+            })
+            .collect::<Option<Vec<_>>>()?;
+        Some(Policy {
+            daemon: self.daemon?,
+            listeners: self
+                .listeners
+                .into_iter()
+                .map(|entry| entry.value)
+                .collect::<Option<_>>()?,
+            upstreams: self
+                .upstreams
+                .into_iter()
+                .map(|entry| entry.value)
+                .collect::<Option<_>>()?,
+            identities,
+            routes: self
+                .routes
+                .into_iter()
+                .map(|(_, route)| route)
+                .collect::<Option<_>>()?,
+            identity_order: self.identity_order,
+        })
+    }
+}
+
+struct Compiler<'a, 'd> {
+    document: &'a Document<'d>,
+    env: &'a dyn Fn(&str) -> Option<String>,
+    flaws: Flaws,
+    /// `regex:` patterns so far.
+    regexes: usize,
+    problems: &'a mut Vec<Problem>,
+}
+
+/// Names of a section and their places in it.
+type Names = HashMap<Arc<str>, usize>;
+
+impl Compiler<'_, '_> {
+    fn file(&mut self, file: &raw::File) -> Draft {
+        let root = Pointer::default();
+        let daemon = match &file.daemon.0 {
+            Some(daemon) => self.daemon(daemon, &root.key("daemon")),
+            None => self.daemon(
+                &raw::Daemon {
+                    watch: None,
+                    drain: None,
+                    workers: None,
+                    max_clients: None,
+                },
+                &root.key("daemon"),
+            ),
+        };
+        let listeners = self.section(&file.listeners, "listeners", Self::listener);
+        let upstreams = self.section(&file.upstreams, "upstreams", Self::upstream);
+        let names = file.identities.0.iter().enumerate();
+        let names: Names = names
+            .map(|(i, (name, _))| (Arc::from(name.as_str()), i))
+            .collect();
+        let identities = self.section(&file.identities, "identities", |this, _, rule, at| {
+            this.rule(rule, at, &names, &listeners)
+        });
+        let identity_order = self.order(&identities);
+        let identity_lines = identities
+            .iter()
+            .map(|entry| self.document.line(&self.document.key_place(&entry.at)))
+            .collect();
+        let at = root.key("routes");
+        let mut routes = Vec::new();
+        for (index, route) in file.routes.iter().enumerate() {
+            let at = at.index(index);
+            let compiled = route
+                .0
+                .as_ref()
+                .and_then(|route| self.route(route, &at, &listeners, &upstreams, &names));
+            routes.push((at, compiled));
+        }
+        Draft {
+            daemon,
+            listeners,
+            upstreams,
+            identities,
+            identity_order,
+            identity_lines,
+            routes,
+        }
+    }
+
+    fn section<T, U>(
+        &mut self,
+        section: &Section<T>,
+        key: &str,
+        mut compile: impl FnMut(&mut Self, &Arc<str>, &T, &Pointer) -> Option<U>,
+    ) -> Vec<Entry<U>> {
+        let at = Pointer::default().key(key);
+        let mut entries = Vec::new();
+        for (name, value) in &section.0 {
+            let (name, at) = (Arc::from(name.as_str()), at.key(name));
+            let value = value
+                .0
+                .as_ref()
+                .and_then(|value| compile(self, &name, value, &at));
+            entries.push(Entry { name, at, value });
+        }
+        entries
+    }
+
+    /// Places of named things, sorted; `Some(None)` if the key is absent.
+    fn names(
+        &mut self,
+        names: Option<&OneOrMany<raw::Name>>,
+        what: &'static str,
+        at: &Pointer,
+        known: &Names,
+    ) -> Option<Option<Vec<usize>>> {
+        let Some(names) = names else {
+            return Some(None);
+        };
+        let found: Vec<Option<usize>> = elements(names, at)
+            .map(|(at, name)| self.resolve(what, &name.0, &at, known))
+            .collect();
+        let mut found = found.into_iter().collect::<Option<Vec<usize>>>()?;
+        found.sort_unstable();
+        found.dedup();
+        Some(Some(found))
+    }
+
+    fn resolve(
+        &mut self,
+        what: &'static str,
+        name: &str,
+        at: &Pointer,
+        known: &Names,
+    ) -> Option<usize> {
+        if let Some(place) = known.get(name) {
+            return Some(*place);
+        }
+        let (code, section) = match what {
+            "identity" => ("unknown-identity", "identities"),
+            "listener" => ("unknown-listener", "listeners"),
+            _ => ("unknown-upstream", "upstreams"),
+        };
+        // A section that is wrong as a whole, or missing where it must not, is an error of its own.
+        let section = Pointer::default().key(section);
+        if known.is_empty() && (what != "identity" || self.flaws.wrong(&section)) {
+            return None;
+        }
+        let problem = Problem::error(
+            code,
+            Some(self.document.place(at)),
+            format!("unknown {what} {}", quoted(name)),
+        );
+        let mut names: Vec<(&str, usize)> = known.iter().map(|(name, at)| (&**name, *at)).collect();
+        names.sort_unstable_by_key(|(_, at)| *at);
+        self.unknown_name(problem, name, names.iter().map(|(name, _)| *name));
+        None
+    }
+
+    /// Counts a pattern if it is a regular expression; false if it is one too many.
+    fn admit_pattern(&mut self, text: &str, at: &Pointer) -> bool {
+        if !text.starts_with(REGEX_PREFIX) {
+            return true;
+        }
+        self.regexes += 1;
+        if self.regexes == MAX_REGEXES + 1 {
+            let message = format!("more than {MAX_REGEXES} regular expressions");
+            self.error("too-many", at, message);
+        }
+        self.regexes <= MAX_REGEXES
+    }
+
+    /// Reports a name that is not among `known`, with the one that was probably meant.
+    fn unknown_name<'n>(
+        &mut self,
+        problem: Problem,
+        name: &str,
+        known: impl Iterator<Item = &'n str> + Clone,
+    ) {
+        // What comes after so many is not shown, and looking for suggestions takes time.
+        let help = if self.problems.len() >= MAX_PROBLEMS {
+            None
+        } else if known.clone().next().is_none() {
+            Some("none are defined".to_owned())
+        } else if let Some(near) = nearest(name, known.clone()) {
+            Some(format!("did you mean {}?", quoted(near)))
+        } else {
+            Some(format!("defined are {}", listing(known)))
+        };
+        self.problems.push(match help {
+            Some(help) => problem.help(help),
+            None => problem,
+        });
+    }
+
+    fn error(&mut self, code: &'static str, at: &Pointer, message: impl Display) {
+        self.problems.push(Problem::error(
+            code,
+            Some(self.document.place(at)),
+            message.to_string(),
+        ));
+    }
+}
+
+/// Names of a section and their places in it.
+fn positions<T>(entries: &[Entry<T>]) -> Names {
+    entries
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| (Arc::clone(&entry.name), index))
+        .collect()
+}
+
+/// The elements with their places, be it one or a list.
+fn elements<'a, T>(
+    values: &'a OneOrMany<T>,
+    at: &'a Pointer,
+) -> impl Iterator<Item = (Pointer, &'a T)> {
+    let (values, list) = match values {
+        OneOrMany::One(value) => (std::slice::from_ref(value), false),
+        OneOrMany::Many(values) => (values.as_slice(), true),
+    };
+    values
+        .iter()
+        .enumerate()
+        .map(move |(index, value)| (if list { at.index(index) } else { at.clone() }, value))
+}

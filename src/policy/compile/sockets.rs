@@ -1,0 +1,191 @@
+//! Listeners, upstreams and the daemon's own settings.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Compiler;
+use crate::policy::model::{Daemon, ForwardIdentity, Keepalive, ListenAddress, Listener, Upstream};
+use crate::policy::raw;
+use crate::policy::report::{Problem, quoted};
+use crate::policy::yaml::Pointer;
+
+/// Bytes of a socket's path: `sun_path` has 108 with its terminating NUL.
+const MAX_SOCKET_PATH: usize = 107;
+/// No wait in a policy is longer; a slip of the unit would otherwise pass for a setting.
+const MAX_DURATION: Duration = Duration::from_secs(7 * 24 * 3600);
+/// libvirt's own defaults.
+const DEFAULT_KEEPALIVE: Keepalive = Keepalive {
+    interval: Some(Duration::from_secs(5)),
+    count: 5,
+};
+const DEFAULT_MAX_CLIENTS: usize = 5000;
+const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_MODE: u32 = 0o600;
+const DEFAULT_READONLY_MODE: u32 = 0o666;
+
+impl Compiler<'_, '_> {
+    pub(super) fn daemon(&mut self, daemon: &raw::Daemon, at: &Pointer) -> Option<Daemon> {
+        Some(Daemon {
+            watch: daemon.watch.unwrap_or(false),
+            drain: match &daemon.drain {
+                Some(drain) => self.duration(&drain.0, &at.key("drain"), true)?,
+                None => DEFAULT_DRAIN,
+            },
+            workers: daemon.workers,
+            max_clients: daemon.max_clients.unwrap_or(DEFAULT_MAX_CLIENTS),
+        })
+    }
+
+    pub(super) fn listener(
+        &mut self,
+        name: &Arc<str>,
+        listener: &raw::Listener,
+        at: &Pointer,
+    ) -> Option<Arc<Listener>> {
+        let readonly = listener.readonly.unwrap_or(false);
+        let path = self.socket_path(&listener.unix, &at.key("unix"));
+        let keepalive = self.keepalive(listener.keepalive.as_ref(), &at.key("keepalive"));
+        let mode = match &listener.mode {
+            Some(mode) => u32::from_str_radix(&mode.0, 8).ok(),
+            None if readonly => Some(DEFAULT_READONLY_MODE),
+            None => Some(DEFAULT_MODE),
+        };
+        let address = ListenAddress::Unix {
+            path: path?,
+            mode: mode?,
+            group: listener.group.clone(),
+        };
+        Some(Arc::new(Listener {
+            name: Arc::clone(name),
+            address,
+            readonly,
+            keepalive: keepalive?,
+        }))
+    }
+
+    pub(super) fn upstream(
+        &mut self,
+        name: &Arc<str>,
+        upstream: &raw::Upstream,
+        at: &Pointer,
+    ) -> Option<Arc<Upstream>> {
+        let unix = self.socket_path(&upstream.unix, &at.key("unix"));
+        let unix_ro = match &upstream.unix_ro {
+            Some(path) => self.socket_path(path, &at.key("unix_ro")).map(Some),
+            None => Some(None),
+        };
+        let connect_timeout = match &upstream.connect_timeout {
+            Some(text) => self.duration(&text.0, &at.key("connect_timeout"), false),
+            None => Some(DEFAULT_CONNECT_TIMEOUT),
+        };
+        let keepalive = self.keepalive(upstream.keepalive.as_ref(), &at.key("keepalive"));
+        let identity = match upstream.identity {
+            None | Some(raw::ForwardIdentity::Require) => ForwardIdentity::Require,
+            Some(raw::ForwardIdentity::Try) => ForwardIdentity::Try,
+            Some(raw::ForwardIdentity::Never) => ForwardIdentity::Never,
+        };
+        Some(Arc::new(Upstream {
+            name: Arc::clone(name),
+            unix: unix?,
+            unix_ro: unix_ro?,
+            connect_timeout: connect_timeout?,
+            keepalive: keepalive?,
+            identity,
+        }))
+    }
+
+    fn keepalive(&mut self, keepalive: Option<&raw::Keepalive>, at: &Pointer) -> Option<Keepalive> {
+        let Some(keepalive) = keepalive else {
+            return Some(DEFAULT_KEEPALIVE);
+        };
+        let interval = match &keepalive.interval {
+            None => DEFAULT_KEEPALIVE.interval,
+            Some(raw::KeepaliveInterval::Number(-1)) => None,
+            Some(raw::KeepaliveInterval::Number(_)) => return None,
+            Some(raw::KeepaliveInterval::Text(text)) if text == "never" => None,
+            Some(raw::KeepaliveInterval::Text(text)) => {
+                Some(self.duration(text, &at.key("interval"), false)?)
+            }
+        };
+        Some(Keepalive {
+            interval,
+            count: keepalive.count.unwrap_or(DEFAULT_KEEPALIVE.count),
+        })
+    }
+
+    fn duration(&mut self, text: &str, at: &Pointer, zero: bool) -> Option<Duration> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = text.get(digits.len()..).unwrap_or_default();
+        let number: u64 = digits.parse().ok()?;
+        let duration = match unit {
+            "ms" => Duration::from_millis(number),
+            "s" => Duration::from_secs(number),
+            "m" => Duration::from_secs(number * 60),
+            "h" => Duration::from_secs(number * 3600),
+            _ => return None,
+        };
+        if duration > MAX_DURATION {
+            self.error(
+                "out-of-range",
+                at,
+                format!("{} is more than a week", quoted(text)),
+            );
+            return None;
+        }
+        if duration.is_zero() && !zero {
+            self.error(
+                "out-of-range",
+                at,
+                format!("{} must be more than nothing", quoted(text)),
+            );
+            return None;
+        }
+        Some(duration)
+    }
+
+    fn socket_path(&mut self, path: &raw::SocketPath, at: &Pointer) -> Option<PathBuf> {
+        let mut out = String::new();
+        let mut rest = path.0.as_str();
+        while let Some((before, after)) = rest.split_once("${") {
+            out.push_str(before);
+            let Some((name, after)) = after.split_once('}') else {
+                self.error("path", at, "`${` without `}`");
+                return None;
+            };
+            match (self.env)(name).filter(|value| !value.is_empty()) {
+                Some(value) => out.push_str(&value),
+                None => {
+                    self.problems.push(
+                        Problem::error(
+                            "undefined-variable",
+                            Some(self.document.place(at)),
+                            format!("the environment variable {} is not set", quoted(name)),
+                        )
+                        .help("set it, or write the path out"),
+                    );
+                    return None;
+                }
+            }
+            rest = after;
+        }
+        out.push_str(rest);
+        let wrong = if !out.starts_with('/') {
+            "a socket's path must be absolute".to_owned()
+        } else if out.len() > MAX_SOCKET_PATH {
+            format!(
+                "a socket's path has at most {MAX_SOCKET_PATH} bytes, this one {}",
+                out.len()
+            )
+        } else if out.chars().any(char::is_control) {
+            "a path has no control characters".to_owned()
+        } else if out.ends_with('/') {
+            "this names a directory, not a socket".to_owned()
+        } else {
+            return Some(PathBuf::from(out));
+        };
+        self.error("path", at, wrong);
+        None
+    }
+}
