@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use virtproxyd::policy::facts::{ClientFacts, UnixFacts};
-use virtproxyd::policy::model::{ListenAddress, Policy, Routed};
+use virtproxyd::policy::model::{Auth, ListenAddress, Policy, Routed};
 use virtproxyd::policy::{self, Report};
 
 fn env(name: &str) -> Option<String> {
@@ -79,6 +79,8 @@ fn all_examples_are_tested_here() {
             "modular.yaml",
             "monitoring.yaml",
             "monolithic.yaml",
+            "remote.yaml",
+            "sasl.yaml",
             "session.yaml"
         ],
         "a new example needs a test below"
@@ -128,19 +130,92 @@ fn modular_sends_each_uri_to_its_daemon() {
 }
 
 #[test]
-fn modular_leaves_its_read_write_socket_to_root() {
+fn modular_leaves_its_read_write_socket_to_polkit() {
     let policy = load("modular.yaml");
     for listener in &policy.listeners {
-        let ListenAddress::Unix { mode, .. } = listener.address;
-        assert_eq!(mode, if listener.readonly { 0o666 } else { 0o600 });
+        let ListenAddress::Unix { mode, .. } = listener.address else {
+            panic!("only UNIX sockets")
+        };
+        assert_eq!(mode, 0o666);
+        let auth = if listener.readonly {
+            Auth::None
+        } else {
+            Auth::Polkit
+        };
+        assert_eq!(listener.auth, auth);
     }
+}
+
+fn described(policy: &Policy, listener: &str, client: &str, uri: &str) -> Vec<(String, String)> {
+    let facts = ClientFacts {
+        listener: listener.into(),
+        ..client.parse().unwrap()
+    };
+    match policy.route(&facts, uri) {
+        Routed::NoRoute => Vec::new(),
+        Routed::Try(targets) => targets
+            .into_iter()
+            .map(|target| (target.upstream.name.to_string(), target.open_uri))
+            .collect(),
+    }
+}
+
+#[test]
+fn remote_sends_clients_by_what_their_certificates_say() {
+    let policy = load("remote.yaml");
+    let qemu = to("qemu", "qemu:///system");
+    let lxc = to("lxc", "lxc:///system");
+    let tls = |client: &str, uri: &str| described(&policy, "tls", client, uri);
+    for dn in ["CN=eve,OU=Ops,O=Acme", "O=Acme,C=DE,OU=Ops,CN=eve"] {
+        assert_eq!(tls(&format!("dn=\"{dn}\""), "qemu:///system"), qemu);
+    }
+    assert_eq!(tls("dn=\"CN=eve,OU=Ops,O=Globex\"", "qemu:///system"), []);
+    let ci = "dn=\"CN=ci-1,O=Acme\"";
+    assert_eq!(
+        tls(&format!("{ci},address=198.51.100.7"), "lxc:///system"),
+        lxc
+    );
+    assert_eq!(
+        tls(&format!("{ci},address=203.0.113.7"), "lxc:///system"),
+        []
+    );
+    assert_eq!(
+        tls(&format!("{ci},address=198.51.100.7"), "qemu:///system"),
+        []
+    );
+    let gateway = "x509.uri=spiffe://acme.example/gateway";
+    assert_eq!(tls(gateway, "qemu:///system"), qemu);
+    assert!(policy.may_forward(&gateway.parse().unwrap()));
+    assert!(!policy.may_forward(&ci.parse().unwrap()));
+    assert_eq!(
+        described(&policy, "main", "user=alice", "qemu:///system"),
+        qemu
+    );
+}
+
+#[test]
+fn sasl_sends_clients_by_their_names() {
+    let policy = load("sasl.yaml");
+    let qemu = to("qemu", "qemu:///system");
+    let asks =
+        |listener: &str, client: &str| described(&policy, listener, client, "qemu:///system");
+    assert_eq!(asks("tls", "sasl=alice"), qemu);
+    assert_eq!(asks("tls", "sasl=mallory"), []);
+    assert_eq!(asks("tls", "dn=CN=alice"), []);
+    assert_eq!(asks("tcp", "sasl=root/admin@EXAMPLE.COM"), qemu);
+    assert_eq!(asks("tcp", "sasl=bob@EXAMPLE.COM,address=192.0.2.1"), qemu);
+    assert_eq!(asks("tcp", "sasl=bob@EXAMPLE.COM,address=192.0.3.1"), []);
+    let tcp = policy.listeners.last().unwrap();
+    assert!(tcp.sasl.as_ref().unwrap().is_sealed() && !tcp.is_loopback_only());
 }
 
 #[test]
 fn session_stays_within_the_runtime_directory() {
     let policy = load("session.yaml");
     for listener in &policy.listeners {
-        let ListenAddress::Unix { path, .. } = &listener.address;
+        let ListenAddress::Unix { path, .. } = &listener.address else {
+            panic!("only UNIX sockets")
+        };
         assert!(path.starts_with("/run/user/1000/libvirt"));
     }
     for upstream in &policy.upstreams {

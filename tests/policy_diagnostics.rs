@@ -100,6 +100,8 @@ fn codes_are_stable() {
         seen.extend(report.problems().iter().map(|problem| problem.code));
     }
     let expected = BTreeSet::from([
+        "address",
+        "auth",
         "choice",
         "duplicate-address",
         "duplicate-key",
@@ -111,14 +113,17 @@ fn codes_are_stable() {
         "loop",
         "missing-key",
         "name",
+        "network",
         "no-route",
         "not-supported",
         "open-to-everyone",
         "out-of-range",
         "path",
         "pattern",
+        "plain-tcp",
         "route",
         "syntax",
+        "tls",
         "too-complex",
         "too-long",
         "too-many",

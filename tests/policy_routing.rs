@@ -2,6 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "a failed unwrap is the failed test"
 )]
 
@@ -11,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use virtproxyd::policy;
 use virtproxyd::policy::facts::ClientFacts;
 use virtproxyd::policy::model::{
-    Daemon, ForwardIdentity, Keepalive, ListenAddress, Listener, Policy, Routed, Upstream,
+    Auth, ClientCert, Crl, Daemon, ExternalUser, ForwardIdentity, Keepalive, ListenAddress,
+    Listener, Mechanism, Policy, Routed, Sasl, Tls, TlsVersion, Upstream,
 };
 use virtproxyd::policy::store::Store;
 
@@ -71,7 +73,8 @@ fn defaults_are_libvirts() {
             watch: false,
             drain: seconds(30),
             workers: None,
-            max_clients: 5000
+            max_clients: 5000,
+            max_unauthenticated: 20
         }
     );
     let listener = |name: &str, path: &str, mode, readonly| Listener {
@@ -83,6 +86,13 @@ fn defaults_are_libvirts() {
         },
         readonly,
         keepalive,
+        auth: Auth::None,
+        tls: None,
+        sasl: None,
+        proxy_protocol: Vec::new(),
+        handshake_timeout: seconds(10),
+        auth_timeout: seconds(60),
+        unsafe_plain_tcp: false,
     };
     let listeners: Vec<&Listener> = policy
         .listeners
@@ -122,21 +132,70 @@ fn what_the_file_says_is_what_is_compiled() {
             watch: false,
             drain: seconds(0),
             workers: Some(2),
-            max_clients: 5000
+            max_clients: 5000,
+            max_unauthenticated: 7
         }
     );
-    let ListenAddress::Unix { path, mode, group } = &policy.listeners.first().unwrap().address;
+    let ListenAddress::Unix { path, mode, group } = &policy.listeners.first().unwrap().address
+    else {
+        panic!("a UNIX socket")
+    };
     assert_eq!(
         (path.to_str().unwrap(), *mode),
         ("/run/libvirt/libvirt-sock", 0o660)
     );
     assert_eq!(group.as_deref(), Some("libvirt"));
-    let ro = policy.listeners.last().unwrap();
-    let ListenAddress::Unix { path, mode, group } = &ro.address;
+    let ro = &policy.listeners[1];
+    let ListenAddress::Unix { path, mode, group } = &ro.address else {
+        panic!("a UNIX socket")
+    };
     assert_eq!(
         (path.to_str().unwrap(), *mode),
         ("/run/user/7/libvirt-sock-ro", 0o666)
     );
+    let tls = &policy.listeners[4];
+    assert_eq!(
+        tls.tls,
+        Some(Tls {
+            cert: "/etc/tls/cert.pem".into(),
+            key: "/etc/tls/key.pem".into(),
+            ca: "/etc/tls/ca.pem".into(),
+            crl: Crl::File("/etc/tls/crl.pem".into()),
+            client_cert: ClientCert::Required,
+            min_version: TlsVersion::Tls13,
+        })
+    );
+    assert_eq!(
+        tls.sasl,
+        Some(Sasl {
+            mechanisms: vec![Mechanism::External, Mechanism::Gssapi],
+            passwords: None,
+            external_user: ExternalUser::Dn,
+            keytab: Some("/run/user/7/tab".into()),
+            min_ssf: 256,
+        })
+    );
+    assert_eq!(
+        (tls.proxy_protocol.len(), tls.handshake_timeout),
+        (2, seconds(5))
+    );
+    assert_eq!(
+        policy.listeners[5].tls,
+        Some(Tls {
+            cert: "/etc/pki/libvirt/servercert.pem".into(),
+            key: "/etc/pki/libvirt/private/serverkey.pem".into(),
+            ca: "/etc/pki/CA/cacert.pem".into(),
+            crl: Crl::IfPresent("/etc/pki/CA/cacrl.pem".into()),
+            client_cert: ClientCert::Required,
+            min_version: TlsVersion::Tls12,
+        })
+    );
+    let timeouts = policy
+        .listeners
+        .iter()
+        .map(|listener| listener.auth_timeout);
+    let timeouts: Vec<u64> = timeouts.map(|timeout| timeout.as_secs()).collect();
+    assert_eq!(timeouts, [60, 60, 30, 300, 60, 60, 60]);
     assert_eq!(
         (group, ro.keepalive),
         (
@@ -554,4 +613,120 @@ fn readers_never_see_a_generation_older_than_its_number() {
         numbers.sort_unstable();
         assert_eq!(numbers, (2..=101).collect::<Vec<u64>>());
     });
+}
+
+/// Whether a client with these facts has the identity `it` that is defined as `rule`.
+fn is(rule: &str, client: &str) -> bool {
+    let tail = format!(
+        "  three: {{ unix: /run/three }}\nidentities:\n  it: {rule}\n\
+         routes: [{{uri: x, clients: it, upstream: one}}, {{uri: x, upstream: two}}, \
+         {{uri: y, upstream: three}}]\n"
+    );
+    let head = HEAD.replace(
+        "upstreams:",
+        "  tls: { tcp: '[::]:16514', tls: {}, auth: sasl, sasl: { mechanisms: [GSSAPI] } }\nupstreams:",
+    );
+    let loaded = policy::load("routes.yaml", &format!("{head}{tail}"), &|_| None);
+    let policy = loaded
+        .unwrap_or_else(|report| panic!("{}", report.render_human(false)))
+        .policy;
+    let facts = ClientFacts {
+        listener: "tls".into(),
+        ..client.parse().unwrap()
+    };
+    policy.identities_of(&facts).contains(0)
+}
+
+#[test]
+fn certificates_match_by_their_parts() {
+    let client = concat!(
+        r#"dn="CN=ci,OU=Ops,OU=Build,O=Acme\, Inc,C=DE,EMAIL=ci@acme.example","#,
+        "x509.dns=CI.acme.example,x509.ip=2001:db8::1,x509.uri=spiffe://acme.example/ci,",
+        "x509.san_email=root@acme.example,x509.fingerprint=",
+        "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff,",
+        r#"x509.issuer="CN=Acme CA",x509.serial=0aff"#
+    );
+    for (rule, expected) in [
+        ("{ x509: { cn: ci } }", true),
+        ("{ x509: { cn: CI } }", false),
+        ("{ x509: { o: 'Acme, Inc', c: DE, cn: 'c?' } }", true),
+        ("{ x509: { o: 'Acme, Inc', c: FR, cn: 'c?' } }", false),
+        ("{ x509: { ou: Build } }", true),
+        ("{ x509: { ou: [Sales, Ops] } }", true),
+        ("{ x509: { ou: Sales } }", false),
+        ("{ x509: { l: '*' } }", false),
+        ("{ x509: { email: '*@acme.example' } }", true),
+        ("{ x509: { san_email: '*@acme.example' } }", true),
+        ("{ x509: { san_email: 'ci@acme.example' } }", false),
+        ("{ x509: { dns: '*.ACME.example' } }", true),
+        ("{ x509: { dns: 'regex:ci[.].*' } }", true),
+        ("{ x509: { ip: '2001:db8::/32' } }", true),
+        ("{ x509: { ip: 192.0.2.0/24 } }", false),
+        ("{ x509: { uri: 'spiffe://acme.example/*' } }", true),
+        (r"{ x509: { dn: 'CN=ci,*,O=Acme\, Inc,*' } }", true),
+        ("{ x509: { dn: 'CN=ci' } }", false),
+        ("{ x509: { issuer: 'CN=Acme CA' } }", true),
+        ("{ x509: { serial: '00:0A:FF' } }", true),
+        ("{ x509: { serial: 'aff' } }", true),
+        ("{ x509: { serial: 'ff' } }", false),
+        (
+            "{ x509: { fingerprint: '00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF' } }",
+            true,
+        ),
+        (
+            "{ x509: { fingerprint: '00112233445566778899aabbccddeeff00112233445566778899aabbccddee00' } }",
+            false,
+        ),
+        ("{ unix: { uid: 0 } }", false),
+        ("{ not: { unix: { uid: 0 } } }", true),
+        ("{ sasl: { user: '*' } }", false),
+        ("{ address: '::/0' }", false),
+    ] {
+        assert_eq!(is(rule, client), expected, "{rule}");
+    }
+    assert!(
+        !is("{ x509: { dn: '*' } }", "x509.cn=ci"),
+        "no name is known"
+    );
+    assert!(
+        !is("{ x509: { cn: '*' } }", "user=root,uid=0"),
+        "no certificate"
+    );
+}
+
+#[test]
+fn sasl_users_and_addresses_match() {
+    let client = "sasl=alice@EXAMPLE.COM,sasl.mechanism=GSSAPI,address=192.0.2.7";
+    for (rule, expected) in [
+        ("{ sasl: { user: '*@EXAMPLE.COM' } }", true),
+        ("{ sasl: { user: alice } }", false),
+        ("{ sasl: { user: 'alice@*', mechanism: GSSAPI } }", true),
+        ("{ sasl: { user: 'alice@*', mechanism: PLAIN } }", false),
+        ("{ sasl: { mechanism: [PLAIN, GSSAPI] } }", true),
+        ("{ address: [10.0.0.0/8, 192.0.2.0/29] }", true),
+        ("{ address: 192.0.2.8 }", false),
+        ("{ address: '::/0' }", false),
+        (
+            "{ all: [{ address: 192.0.2.7 }, { sasl: { user: 'a*' } }] }",
+            true,
+        ),
+        ("{ x509: { cn: '*' } }", false),
+    ] {
+        assert_eq!(is(rule, client), expected, "{rule}");
+    }
+}
+
+#[test]
+fn only_trusted_clients_may_forward() {
+    let text = "identities: { gw: { unix: { user: gw } }, web: { identity: gw } }
+trusted_forwarders: web
+routes: [{uri: x, upstream: one}, {uri: y, upstream: two}]
+";
+    let policy = load(text);
+    let facts = |client: &str| client.parse::<ClientFacts>().unwrap();
+    assert!(policy.may_forward(&facts("user=gw")));
+    assert!(!policy.may_forward(&facts("user=root,uid=0")));
+    assert!(!policy.may_forward(&ClientFacts::default()));
+    let nobody = load("routes: [{uri: x, upstream: one}, {uri: y, upstream: two}]\n");
+    assert!(!nobody.may_forward(&facts("user=root,uid=0")));
 }

@@ -2,11 +2,12 @@
 //! things that nobody uses, doors that stand open.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::compile::Draft;
 use super::identity::Rule;
-use super::model::ListenAddress;
+use super::model::{Auth, ClientCert, ListenAddress};
 use super::report::{Problem, quoted};
 use super::route::{Action, Route};
 use super::uri::Uri;
@@ -46,22 +47,29 @@ impl Checker<'_, '_> {
     /// Two listeners on one socket, or a listener's own socket as an upstream.
     fn sockets(&self, problems: &mut Vec<Problem>) {
         let mut taken: HashMap<&Path, &Pointer> = HashMap::new();
+        let mut ports: Vec<(SocketAddr, Pointer)> = Vec::new();
         for entry in &self.draft.listeners {
             let Some(listener) = &entry.value else {
                 continue;
             };
-            let ListenAddress::Unix { path, .. } = &listener.address;
-            match taken.get(path.as_path()) {
-                Some(first) => problems.push(
-                    Problem::error(
-                        "duplicate-address",
-                        Some(self.document.place(&entry.at.key("unix"))),
-                        "another listener has this socket",
-                    )
-                    .related(self.document.place(&first.key("unix")), "here"),
-                ),
-                None => {
-                    taken.insert(path, &entry.at);
+            match &listener.address {
+                ListenAddress::Unix { path, .. } => match taken.get(path.as_path()) {
+                    Some(first) => {
+                        let (at, first) = (entry.at.key("unix"), first.key("unix"));
+                        problems.push(self.same_socket(&at, &first));
+                    }
+                    None => {
+                        taken.insert(path, &entry.at);
+                    }
+                },
+                ListenAddress::Tcp { addresses } => {
+                    for address in addresses {
+                        let at = entry.at.key("tcp");
+                        match ports.iter().find(|(other, _)| overlap(other, address)) {
+                            Some((_, first)) => problems.push(self.same_socket(&at, first)),
+                            None => ports.push((*address, at)),
+                        }
+                    }
                 }
             }
         }
@@ -91,35 +99,66 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// A read-write socket that every user of the host may connect to. Routes that all ask for an
-    /// identity close it again.
+    fn same_socket(&self, at: &Pointer, first: &Pointer) -> Problem {
+        let place = Some(self.document.place(at));
+        Problem::error(
+            "duplicate-address",
+            place,
+            "another listener has this socket",
+        )
+        .related(self.document.place(first), "here")
+    }
+
+    /// A read-write socket that everyone may use, unproven. Routes that all ask for an identity
+    /// close it again.
     fn open_doors(&self, problems: &mut Vec<Problem>) {
         for entry in &self.draft.listeners {
             let Some(listener) = &entry.value else {
                 continue;
             };
-            let ListenAddress::Unix { mode, .. } = &listener.address;
-            if listener.readonly || mode & 0o002 == 0 {
+            if listener.readonly || listener.auth != Auth::None {
                 continue;
             }
+            let (key, who, help) = match (&listener.address, &listener.tls) {
+                (ListenAddress::Unix { mode, .. }, _) if mode & 0o002 != 0 => (
+                    "mode",
+                    "every user of this host",
+                    "add `auth: polkit`, or give the route `clients`, or the socket a `group` and \
+                     mode \"0660\"",
+                ),
+                (ListenAddress::Tcp { .. }, Some(tls))
+                    if tls.client_cert != ClientCert::Required =>
+                {
+                    (
+                        "tls",
+                        "whoever reaches the port",
+                        "leave `client_cert` at `required`, or add `auth: sasl`, or give the route \
+                     `clients`",
+                    )
+                }
+                (ListenAddress::Tcp { .. }, None) => (
+                    "tcp",
+                    "whoever reaches the port",
+                    "add `auth: sasl`, or give the route `clients`",
+                ),
+                _ => continue,
+            };
             let open_route = self.routes().find(|(_, route)| {
                 route.clients.is_none() && route.serves_listener(&listener.name)
             });
             let Some((at, _)) = open_route else { continue };
+            let name = quoted(&listener.name);
             problems.push(
                 Problem::warning(
                     "open-to-everyone",
-                    Some(self.document.place(&entry.at.key("mode"))),
-                    format!(
-                        "every user of this host may write through {}, which equals root",
-                        quoted(&listener.name)
-                    ),
+                    Some(self.document.place(&entry.at.key(key))),
+                    format!("{who} may write through {name}, which equals root"),
                 )
                 .related(
                     self.document.place(&at.key("uri")),
                     "this route asks for no identity",
                 )
-                .help("give the route `clients`, or the socket a `group` and mode \"0660\""),
+                .help(help),
             );
         }
     }
@@ -184,7 +223,7 @@ impl Checker<'_, '_> {
                 let Some(rule) = self.rule(index) else {
                     continue;
                 };
-                let sure = rule.on_listener(&listener.name, &known);
+                let sure = rule.on_listener(&listener.name, listener.value.as_deref(), &known);
                 if let Some(slot) = known.get_mut(index) {
                     *slot = sure;
                 }
@@ -206,7 +245,9 @@ impl Checker<'_, '_> {
                         Some(self.document.key_place(&entry.at)),
                         format!("no client can ever be {}", quoted(&entry.name)),
                     )
-                    .help("its conditions contradict each other for every listener"),
+                    .help(
+                        "its conditions contradict each other, or ask for what no listener proves",
+                    ),
                 );
             }
         }
@@ -276,6 +317,7 @@ impl Checker<'_, '_> {
             }
             identities.extend(route.clients.iter().flatten());
         }
+        identities.extend(self.draft.trusted_forwarders.iter().flatten());
         // An identity is also used by another that is used: the later ones in order first.
         for index in self.draft.identity_order.iter().rev() {
             if identities.contains(index)
@@ -320,7 +362,7 @@ impl Checker<'_, '_> {
         Problem::warning(
             "unused",
             Some(self.document.key_place(at)),
-            format!("no route uses the {what} {}", quoted(name)),
+            format!("nothing uses the {what} {}", quoted(name)),
         )
         .help("remove it, or name it in a route")
     }
@@ -352,4 +394,12 @@ fn takes_all(wide: &Route, narrow: &Route) -> bool {
         (Some(wide), Some(narrow)) => narrow.iter().all(|name| wide.contains(name)),
     };
     clients && listeners
+}
+
+/// Whether both cannot listen at once. IPv6 sockets take no IPv4 clients.
+fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
+    let same_kind = one.is_ipv4() == other.is_ipv4();
+    let (a, b) = (one.ip(), other.ip());
+    let wide = a.is_unspecified() || b.is_unspecified();
+    one.port() == other.port() && same_kind && (wide || one == other)
 }

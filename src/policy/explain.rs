@@ -202,6 +202,15 @@ impl fmt::Display for Explanation {
         {
             write!(f, ", user {}", quoted(user))?;
         }
+        if let Some(x509) = &self.client.x509 {
+            write!(f, ", certificate {}", quoted(&x509.dn))?;
+        }
+        if let Some(sasl) = &self.client.sasl {
+            write!(f, ", SASL user {}", quoted(&sasl.user))?;
+        }
+        if let Some(address) = &self.client.address {
+            write!(f, ", from {}", address.ip())?;
+        }
         let names: Vec<String> = self.identities.iter().map(|name| quoted(name)).collect();
         let names = if names.is_empty() {
             "none".to_owned()

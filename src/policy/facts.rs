@@ -1,10 +1,11 @@
 //! What is proven about a client. Only the code that saw the evidence makes these values.
 
 use core::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::Serialize;
+
+pub use super::imagined::FactsError;
 
 /// Everything known of one client connection; identities and routes match on it, and it is
 /// forwarded to the driver daemons.
@@ -43,7 +44,7 @@ pub struct X509Facts {
     pub st: Vec<String>,
     /// E-mail addresses in the distinguished name.
     pub email: Vec<String>,
-    /// DNS names among the alternative names.
+    /// DNS names among the alternative names, in lower case.
     pub dns: Vec<String>,
     /// IP addresses among the alternative names.
     pub ip: Vec<IpAddr>,
@@ -55,14 +56,33 @@ pub struct X509Facts {
     pub fingerprint: String,
     /// Distinguished name of the issuer in RFC 4514 form.
     pub issuer: String,
-    /// Serial number, in lower-case hexadecimal digits.
+    /// Serial number, in lower-case hexadecimal digits without zeros in front.
     pub serial: String,
     /// When it expires, in seconds since the epoch.
     pub not_after: i64,
 }
 
+impl X509Facts {
+    /// Adds an attribute of the distinguished name, by its name as [`name_of`] gives it.
+    ///
+    /// [`name_of`]: super::dn::name_of
+    pub(crate) fn add_attribute(&mut self, name: &str, value: String) {
+        let part = match name {
+            "CN" => &mut self.cn,
+            "O" => &mut self.o,
+            "OU" => &mut self.ou,
+            "C" => &mut self.c,
+            "L" => &mut self.l,
+            "ST" => &mut self.st,
+            "EMAIL" => &mut self.email,
+            _ => return,
+        };
+        part.push(value);
+    }
+}
+
 /// Who a client is by SASL.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct SaslFacts {
     /// User name.
     pub user: String,
@@ -95,126 +115,10 @@ pub struct UnixFacts {
     pub selinux: Option<String>,
 }
 
-/// Why a description of a client was not understood.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FactsError {
-    /// Not `key=value`.
-    #[error("`{0}` is not of the form key=value")]
-    Form(String),
-    /// A key that does not exist.
-    #[error("unknown key `{0}`; known are user, group, uid, gid, pid and selinux")]
-    Key(String),
-    /// A number was wanted.
-    #[error("`{0}` is no number for `{1}`")]
-    Number(String, String),
-    /// A key that may be there once.
-    #[error("`{0}` is there twice")]
-    Twice(String),
-}
-
-/// Reads an imagined client, such as `user=alice,group=users,group=libvirt`, for asking what the
-/// policy would do with it. `group` and `gid` may be repeated; the first is the primary one. What
-/// is not said is unknown and matches no rule: an unsaid uid or gid is 4294967295, which no
-/// process has, never 0. A label may have commas of its own (`selinux=a:b:c:s0:c1,c2`).
-impl FromStr for UnixFacts {
-    type Err = FactsError;
-
-    fn from_str(text: &str) -> Result<Self, FactsError> {
-        let mut facts = Self {
-            uid: u32::MAX,
-            gid: u32::MAX,
-            ..Self::default()
-        };
-        let (mut uid, mut gid, mut pid) = (None, None, None);
-        let mut in_label = false;
-        for part in text.split(',').filter(|part| !part.is_empty()) {
-            let Some((key, value)) = part.split_once('=') else {
-                match &mut facts.selinux {
-                    Some(label) if in_label => {
-                        label.push(',');
-                        label.push_str(part);
-                        continue;
-                    }
-                    _ => return Err(FactsError::Form(part.to_owned())),
-                }
-            };
-            in_label = key == "selinux";
-            match key {
-                "user" => set(&mut facts.user, key, value.to_owned())?,
-                "group" if facts.group.is_none() => facts.group = Some(value.to_owned()),
-                "group" => facts.group_names.push(value.to_owned()),
-                "uid" => set(&mut uid, key, number(key, value)?)?,
-                "gid" if gid.is_none() => gid = Some(number(key, value)?),
-                "gid" => facts.groups.push(number(key, value)?),
-                "pid" => set(&mut pid, key, number(key, value)?)?,
-                "selinux" => set(&mut facts.selinux, key, value.to_owned())?,
-                _ => return Err(FactsError::Key(key.to_owned())),
-            }
-        }
-        facts.uid = uid.unwrap_or(facts.uid);
-        facts.gid = gid.unwrap_or(facts.gid);
-        facts.pid = pid.unwrap_or_default();
-        Ok(facts)
-    }
-}
-
-fn set<T>(slot: &mut Option<T>, key: &str, value: T) -> Result<(), FactsError> {
-    match slot.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(FactsError::Twice(key.to_owned())),
-    }
-}
-
-fn number<T: FromStr>(key: &str, value: &str) -> Result<T, FactsError> {
-    value
-        .parse()
-        .map_err(|_| FactsError::Number(value.to_owned(), key.to_owned()))
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a failed unwrap is the failed test")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_imagined_client_is_read() {
-        let facts: UnixFacts =
-            "user=alice,group=users,group=libvirt,uid=1000,gid=100,gid=64055,pid=7,selinux=u:r:t:s0:c1,c2"
-                .parse()
-                .unwrap();
-        let expected = UnixFacts {
-            pid: 7,
-            start_time: None,
-            uid: 1000,
-            gid: 100,
-            groups: vec![64055],
-            user: Some("alice".into()),
-            group: Some("users".into()),
-            group_names: vec!["libvirt".into()],
-            selinux: Some("u:r:t:s0:c1,c2".into()),
-        };
-        assert_eq!(facts, expected);
-    }
-
-    #[test]
-    fn what_is_not_said_is_not_root() {
-        let facts: UnixFacts = "user=alice".parse().unwrap();
-        assert_eq!((facts.uid, facts.gid, facts.pid), (u32::MAX, u32::MAX, 0));
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        let error = |text: &str| text.parse::<UnixFacts>().unwrap_err();
-        assert_eq!(error("alice"), FactsError::Form("alice".into()));
-        assert_eq!(
-            error("user=alice,libvirt"),
-            FactsError::Form("libvirt".into())
-        );
-        assert_eq!(error("usr=alice"), FactsError::Key("usr".into()));
-        assert_eq!(
-            error("uid=alice"),
-            FactsError::Number("alice".into(), "uid".into())
-        );
-        assert_eq!(error("user=a,user=b"), FactsError::Twice("user".into()));
+/// A serial number's digits as [`X509Facts::serial`] has them.
+pub(crate) fn serial(digits: &str) -> String {
+    match digits.trim_start_matches('0') {
+        "" => "0".to_owned(),
+        digits => digits.to_owned(),
     }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::facts::{ClientFacts, UnixFacts};
+use super::facts::{ClientFacts, SaslFacts, UnixFacts, X509Facts};
+use super::model::{Auth, ClientCert, ListenAddress, Listener, Network};
 use super::pattern::Pattern;
 
 /// A named class of clients.
@@ -26,6 +27,10 @@ pub(super) enum Rule {
     /// Another identity, by its place in the file.
     Identity(usize),
     Unix(Box<UnixRule>),
+    X509(Box<X509Rule>),
+    Sasl(SaslRule),
+    /// The client comes from one of these.
+    Address(Vec<Network>),
 }
 
 /// Conditions on the peer of a UNIX socket: all that are there must hold, each by any of its
@@ -38,6 +43,37 @@ pub(super) struct UnixRule {
     pub(super) gid: Option<Vec<IdPattern>>,
     pub(super) pid: Option<Vec<IdPattern>>,
     pub(super) selinux: Option<Vec<Pattern>>,
+}
+
+/// Conditions on a client's certificate: all that are there must hold, each by any of its values
+/// and any of the certificate's.
+#[derive(Debug, Clone, Default)]
+pub(super) struct X509Rule {
+    pub(super) dn: Option<Vec<Pattern>>,
+    pub(super) cn: Option<Vec<Pattern>>,
+    pub(super) o: Option<Vec<Pattern>>,
+    pub(super) ou: Option<Vec<Pattern>>,
+    pub(super) c: Option<Vec<Pattern>>,
+    pub(super) l: Option<Vec<Pattern>>,
+    pub(super) st: Option<Vec<Pattern>>,
+    pub(super) email: Option<Vec<Pattern>>,
+    /// In lower case, but for regular expressions.
+    pub(super) dns: Option<Vec<Pattern>>,
+    pub(super) ip: Option<Vec<Network>>,
+    pub(super) uri: Option<Vec<Pattern>>,
+    pub(super) san_email: Option<Vec<Pattern>>,
+    /// In lower case without colons.
+    pub(super) fingerprint: Option<Vec<String>>,
+    pub(super) issuer: Option<Vec<Pattern>>,
+    /// In lower case without colons and zeros in front.
+    pub(super) serial: Option<Vec<String>>,
+}
+
+/// Conditions on who the client is by SASL: all that are there must hold.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SaslRule {
+    pub(super) user: Option<Vec<Pattern>>,
+    pub(super) mechanism: Option<Vec<Pattern>>,
 }
 
 /// A number, or a pattern over its decimal digits.
@@ -95,17 +131,29 @@ impl Rule {
             Self::Listener(names) => names.iter().any(|name| name.matches(&facts.listener)),
             Self::Identity(index) => known.contains(*index),
             Self::Unix(rule) => facts.unix.as_ref().is_some_and(|unix| rule.holds(unix)),
+            Self::X509(rule) => facts.x509.as_ref().is_some_and(|x509| rule.holds(x509)),
+            Self::Sasl(rule) => facts.sasl.as_ref().is_some_and(|sasl| rule.holds(sasl)),
+            Self::Address(networks) => facts.address.is_some_and(|address| {
+                let address = address.ip();
+                networks.iter().any(|network| network.contains(address))
+            }),
         }
     }
 
-    /// What the listener alone says: `Some` if clients of `listener` have or lack this whoever
-    /// they are, `None` if it depends. `known` has the same for the identities decided so far.
-    pub(super) fn on_listener(&self, listener: &str, known: &[Option<bool>]) -> Option<bool> {
+    /// What the listener alone says: `Some` if clients of listener `name` have or lack this whoever
+    /// they are, `None` if it depends. `listener` tells what it can prove of them, `None` if that
+    /// is not known. `known` has the same for the identities decided so far.
+    pub(super) fn on_listener(
+        &self,
+        name: &str,
+        listener: Option<&Listener>,
+        known: &[Option<bool>],
+    ) -> Option<bool> {
         // Any one that decides does; else all must agree.
         let fold = |rules: &[Self], decisive: bool| {
             let mut sure = Some(!decisive);
             for rule in rules {
-                match rule.on_listener(listener, known) {
+                match rule.on_listener(name, listener, known) {
                     Some(value) if value == decisive => return Some(decisive),
                     Some(_) => {}
                     None => sure = None,
@@ -116,10 +164,28 @@ impl Rule {
         match self {
             Self::Any(rules) => fold(rules, true),
             Self::All(rules) => fold(rules, false),
-            Self::Not(rule) => rule.on_listener(listener, known).map(|value| !value),
-            Self::Listener(names) => Some(names.iter().any(|name| name.matches(listener))),
+            Self::Not(rule) => rule.on_listener(name, listener, known).map(|value| !value),
+            Self::Listener(names) => Some(names.iter().any(|pattern| pattern.matches(name))),
             Self::Identity(index) => known.get(*index).copied().flatten(),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::X509(_) | Self::Sasl(_) | Self::Address(_) => {
+                let proves = listener.is_none_or(|listener| self.is_proven_on(listener));
+                if proves { None } else { Some(false) }
+            }
+        }
+    }
+
+    /// Whether `listener` learns of its clients what this asks for.
+    fn is_proven_on(&self, listener: &Listener) -> bool {
+        let is_unix = matches!(listener.address, ListenAddress::Unix { .. });
+        match self {
+            Self::Unix(_) => is_unix,
+            Self::Address(_) => !is_unix,
+            Self::Sasl(_) => listener.auth == Auth::Sasl,
+            Self::X509(_) => listener
+                .tls
+                .as_ref()
+                .is_some_and(|tls| tls.client_cert != ClientCert::UnsafeNone),
+            _ => true,
         }
     }
 
@@ -133,19 +199,13 @@ impl Rule {
             }
             Self::Not(rule) => rule.references(out),
             Self::Identity(index) => out.push(*index),
-            Self::Listener(_) | Self::Unix(_) => {}
+            _ => {}
         }
     }
 }
 
 impl UnixRule {
     fn holds(&self, unix: &UnixFacts) -> bool {
-        // A condition that is absent holds; a fact that is unknown matches nothing.
-        fn text(patterns: Option<&[Pattern]>, fact: Option<&str>) -> bool {
-            patterns.is_none_or(|patterns| {
-                fact.is_some_and(|fact| patterns.iter().any(|pattern| pattern.matches(fact)))
-            })
-        }
         fn id(patterns: Option<&[IdPattern]>, ids: impl IntoIterator<Item = u32>) -> bool {
             patterns.is_none_or(|patterns| {
                 ids.into_iter()
@@ -155,18 +215,64 @@ impl UnixRule {
         let gids = std::iter::once(unix.gid).chain(unix.groups.iter().copied());
         // 0 stands for a process that this host cannot name.
         let pid = u32::try_from(unix.pid).ok().filter(|pid| *pid != 0);
-        text(self.user.as_deref(), unix.user.as_deref())
-            && self.group.as_ref().is_none_or(|patterns| {
-                unix.group
-                    .iter()
-                    .chain(&unix.group_names)
-                    .any(|name| patterns.iter().any(|pattern| pattern.matches(name)))
-            })
+        some(self.user.as_deref(), &unix.user)
+            && some(
+                self.group.as_deref(),
+                unix.group.iter().chain(&unix.group_names),
+            )
             && id(self.uid.as_deref(), [unix.uid])
             && id(self.gid.as_deref(), gids)
             && id(self.pid.as_deref(), pid)
-            && text(self.selinux.as_deref(), unix.selinux.as_deref())
+            && some(self.selinux.as_deref(), &unix.selinux)
     }
+}
+
+impl X509Rule {
+    fn holds(&self, x509: &X509Facts) -> bool {
+        let one = std::slice::from_ref::<String>;
+        some(self.dn.as_deref(), one(&x509.dn))
+            && some(self.cn.as_deref(), &x509.cn)
+            && some(self.o.as_deref(), &x509.o)
+            && some(self.ou.as_deref(), &x509.ou)
+            && some(self.c.as_deref(), &x509.c)
+            && some(self.l.as_deref(), &x509.l)
+            && some(self.st.as_deref(), &x509.st)
+            && some(self.email.as_deref(), &x509.email)
+            && some(self.dns.as_deref(), &x509.dns)
+            && some(self.uri.as_deref(), &x509.uri)
+            && some(self.san_email.as_deref(), &x509.san_email)
+            && some(self.issuer.as_deref(), one(&x509.issuer))
+            && self.ip.as_ref().is_none_or(|networks| {
+                let within = |ip| networks.iter().any(|network| network.contains(ip));
+                x509.ip.iter().copied().any(within)
+            })
+            && exactly(self.fingerprint.as_deref(), &x509.fingerprint)
+            && exactly(self.serial.as_deref(), &x509.serial)
+    }
+}
+
+impl SaslRule {
+    fn holds(&self, sasl: &SaslFacts) -> bool {
+        let one = std::slice::from_ref::<String>;
+        some(self.user.as_deref(), one(&sasl.user))
+            && some(self.mechanism.as_deref(), one(&sasl.mechanism))
+    }
+}
+
+/// Whether some fact matches some pattern. A condition that is absent holds; a fact that is unknown
+/// matches nothing, not even `*`.
+fn some<'a>(patterns: Option<&[Pattern]>, facts: impl IntoIterator<Item = &'a String>) -> bool {
+    patterns.is_none_or(|patterns| {
+        facts
+            .into_iter()
+            .filter(|fact| !fact.is_empty())
+            .any(|fact| patterns.iter().any(|pattern| pattern.matches(fact)))
+    })
+}
+
+/// The same for a fact that is compared as a whole.
+fn exactly(values: Option<&[String]>, fact: &String) -> bool {
+    values.is_none_or(|values| !fact.is_empty() && values.contains(fact))
 }
 
 impl IdPattern {

@@ -14,10 +14,13 @@
 
 mod check;
 mod compile;
+pub(crate) mod dn;
 pub mod explain;
 pub mod facts;
 mod identity;
+mod imagined;
 pub mod model;
+mod network;
 mod pattern;
 mod raw;
 pub mod report;

@@ -1,10 +1,12 @@
 //! The compiled policy: names resolved, patterns built, nothing left that could be wrong.
 
+use core::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::identity::{Identity, IdentitySet};
+pub use super::network::{Network, NetworkError};
 pub use super::route::Route;
 
 /// One immutable policy generation. Made by [`load`](super::load) alone.
@@ -20,6 +22,9 @@ pub struct Policy {
     pub identities: Vec<Identity>,
     /// Routes in file order; the first that matches wins.
     pub routes: Vec<Route>,
+    /// Identities whose clients may tell the daemons on whose behalf they call
+    /// (`trusted_forwarders:` in the file).
+    pub(super) trusted_forwarders: Vec<usize>,
     /// Places of the identities, each after those that it refers to.
     pub(super) identity_order: Vec<usize>,
 }
@@ -35,6 +40,9 @@ pub struct Daemon {
     pub workers: Option<usize>,
     /// Client connections at once; more are not accepted until one ends.
     pub max_clients: usize,
+    /// Connections of either kind, local and remote, that may be on their way through handshake
+    /// and authentication at once. Never 0.
+    pub max_unauthenticated: usize,
 }
 
 /// A socket that clients connect to.
@@ -48,6 +56,162 @@ pub struct Listener {
     pub readonly: bool,
     /// Pings to a silent client.
     pub keepalive: Keepalive,
+    /// How clients prove who they are, after the kernel or TLS has told what it knows.
+    pub auth: Auth,
+    /// TLS on a TCP socket.
+    pub tls: Option<Tls>,
+    /// How SASL is done; there if and only if `auth` is [`Auth::Sasl`].
+    pub sasl: Option<Sasl>,
+    /// Load balancers that send a PROXY header (version 2) first, on a TCP socket. Others must
+    /// not.
+    pub proxy_protocol: Vec<Network>,
+    /// Bound on PROXY header and TLS handshake together.
+    pub handshake_timeout: Duration,
+    /// Bound on authentication.
+    pub auth_timeout: Duration,
+    /// The file says that this TCP socket may be reached without protection.
+    pub unsafe_plain_tcp: bool,
+}
+
+impl Listener {
+    /// Whether only addresses of this host may reach it: what passes is neither secret nor
+    /// protected from change, and the file does not allow that elsewhere.
+    #[must_use]
+    pub fn is_loopback_only(&self) -> bool {
+        let ListenAddress::Tcp { .. } = self.address else {
+            return false;
+        };
+        let sealed = self.sasl.as_ref().is_some_and(Sasl::is_sealed);
+        self.tls.is_none() && !self.unsafe_plain_tcp && !sealed
+    }
+}
+
+/// How clients prove who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// Not at all.
+    None,
+    /// By polkit, on a UNIX socket.
+    Polkit,
+    /// By a SASL exchange.
+    Sasl,
+}
+
+/// TLS of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The server's certificate and those between it and its CA (PEM).
+    pub cert: PathBuf,
+    /// Its private key (PEM).
+    pub key: PathBuf,
+    /// Certificates of the CAs that clients' certificates must be signed by (PEM).
+    pub ca: PathBuf,
+    /// Revoked certificates (PEM or DER).
+    pub crl: Crl,
+    /// What is asked of clients.
+    pub client_cert: ClientCert,
+    /// Oldest version that is spoken.
+    pub min_version: TlsVersion,
+}
+
+/// Where revoked certificates are listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Crl {
+    /// A file that must be there.
+    File(PathBuf),
+    /// A file that counts if it is there: libvirt's default place.
+    IfPresent(PathBuf),
+    /// Nowhere.
+    None,
+}
+
+/// Whether clients must have a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCert {
+    /// They must.
+    Required,
+    /// One that is shown must be good.
+    Optional,
+    /// None is asked for.
+    UnsafeNone,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// 1.2
+    Tls12,
+    /// 1.3
+    Tls13,
+}
+
+/// SASL of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sasl {
+    /// What clients may choose from; never empty, each once.
+    pub mechanisms: Vec<Mechanism>,
+    /// Verifiers of passwords; there if a mechanism needs them.
+    pub passwords: Option<PathBuf>,
+    /// What of the certificate is the user of [`Mechanism::External`].
+    pub external_user: ExternalUser,
+    /// Keys of the service for [`Mechanism::Gssapi`]; `None` leaves the place to Kerberos.
+    pub keytab: Option<PathBuf>,
+    /// Strength, in bits of a key, that a security layer must have where there is no TLS.
+    pub min_ssf: u16,
+}
+
+impl Sasl {
+    /// Whether every mechanism can put a security layer around the connection.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.mechanisms
+            .iter()
+            .all(|mechanism| *mechanism == Mechanism::Gssapi)
+    }
+}
+
+/// A SASL mechanism.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    /// SCRAM-SHA-256
+    ScramSha256,
+    /// SCRAM-SHA-512
+    ScramSha512,
+    /// PLAIN
+    Plain,
+    /// EXTERNAL: the client's certificate
+    External,
+    /// GSSAPI: Kerberos
+    Gssapi,
+}
+
+impl Mechanism {
+    /// Its registered name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+            Self::Plain => "PLAIN",
+            Self::External => "EXTERNAL",
+            Self::Gssapi => "GSSAPI",
+        }
+    }
+
+    /// Whether it needs [`Sasl::passwords`].
+    #[must_use]
+    pub fn has_passwords(self) -> bool {
+        matches!(self, Self::ScramSha256 | Self::ScramSha512 | Self::Plain)
+    }
+}
+
+/// What of a certificate is the user's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExternalUser {
+    /// The common name; there must be exactly one.
+    Cn,
+    /// The whole distinguished name.
+    Dn,
 }
 
 /// Where a listener listens.
@@ -61,6 +225,11 @@ pub enum ListenAddress {
         mode: u32,
         /// Owning group of the socket file; `None` leaves the process's own.
         group: Option<String>,
+    },
+    /// TCP sockets. An IPv6 address takes no IPv4 clients.
+    Tcp {
+        /// Address and port of each; never empty, no port is 0.
+        addresses: Vec<SocketAddr>,
     },
 }
 

@@ -41,6 +41,9 @@ pub(super) struct File {
     /// Named classes of clients. A client may have several identities.
     #[serde(default)]
     pub(super) identities: Section<Rule>,
+    /// Identities, any of which a client must have to tell the daemons on whose behalf it calls
+    /// (`CONNECT_SET_IDENTITY`), as a gateway does. Default: nobody.
+    pub(super) trusted_forwarders: Option<OneOrMany<Name>>,
     /// Who is sent where: in order, the first match wins. What matches no route is refused.
     #[serde(default)]
     #[schemars(with = "Vec<Route>", length(min = 1, max = MAX_ROUTES))]
@@ -61,27 +64,47 @@ pub(super) struct Daemon {
     /// Client connections at once; more are not accepted until one ends. Default: 5000.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(super) max_clients: Option<usize>,
+    /// Connections that may be on their way through TLS handshake and authentication at once,
+    /// counted apart for local and remote clients. A further one takes the place of the one that
+    /// has waited longest. Default: 20.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) max_unauthenticated: Option<usize>,
 }
 
-/// A socket that clients connect to.
+/// A socket that clients connect to. It has either `unix` or `tcp`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listener {
     /// Path of a UNIX socket.
-    pub(super) unix: SocketPath,
+    pub(super) unix: Option<SocketPath>,
+    /// IP addresses and ports of TCP sockets.
+    pub(super) tcp: Option<OneOrMany<TcpAddress>>,
     /// Permissions of the socket file. Default: "0600", or "0666" if `readonly`.
     pub(super) mode: Option<Mode>,
     /// Group that owns the socket file. Default: the group that the daemon runs as.
     #[schemars(length(min = 1, max = 255))]
     pub(super) group: Option<String>,
-    /// How clients prove who they are; the kernel tells who is at the other end of a UNIX socket
-    /// in any case. Default: none.
-    #[serde(rename = "auth")]
-    pub(super) _auth: Option<Auth>,
+    /// How clients prove who they are, beyond what the kernel tells of the other end of a UNIX
+    /// socket and a certificate of its owner. Default: none.
+    pub(super) auth: Option<Auth>,
     /// Clients may only read. Default: false.
     pub(super) readonly: Option<bool>,
     /// Pings to clients that are silent.
     pub(super) keepalive: Option<Keepalive>,
+    /// TLS on the TCP sockets. `{}` takes libvirt's default places.
+    pub(super) tls: Option<Tls>,
+    /// SASL, with `auth: sasl`.
+    pub(super) sasl: Option<Sasl>,
+    /// Lets this listener serve TCP without TLS, and without protection by SASL, for others than
+    /// this host: whoever is on the way can read and change everything. Default: false.
+    pub(super) unsafe_plain_tcp: Option<bool>,
+    /// Networks of the load balancers in front, which must send a PROXY header of version 2 first.
+    /// Others must not. Default: none.
+    pub(super) proxy_protocol: Option<OneOrMany<NetworkText>>,
+    /// Bound on PROXY header and TLS handshake together. Default: 10s.
+    pub(super) handshake_timeout: Option<Duration>,
+    /// Bound on authentication. Default: 60s, or 5m with polkit, which may ask a person.
+    pub(super) auth_timeout: Option<Duration>,
 }
 
 /// How clients prove who they are.
@@ -90,6 +113,105 @@ pub(super) struct Listener {
 pub(super) enum Auth {
     /// Not at all.
     None,
+    /// By polkit, as libvirt's `org.libvirt.unix.manage` and `org.libvirt.unix.monitor`; on UNIX
+    /// sockets.
+    Polkit,
+    /// By SASL.
+    Sasl,
+}
+
+/// TLS of a listener.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    /// The server's certificate, and after it those between it and its CA (PEM). Default:
+    /// /etc/pki/libvirt/servercert.pem.
+    pub(super) cert: Option<FilePath>,
+    /// Its private key (PEM). Default: /etc/pki/libvirt/private/serverkey.pem.
+    pub(super) key: Option<FilePath>,
+    /// Certificates of the CAs that sign clients' certificates (PEM). Default:
+    /// /etc/pki/CA/cacert.pem.
+    pub(super) ca: Option<FilePath>,
+    /// Revoked certificates (PEM or DER). Default: /etc/pki/CA/cacrl.pem if `ca` is left out and
+    /// that file exists.
+    pub(super) crl: Option<FilePath>,
+    /// Whether clients must have a certificate. Default: required.
+    pub(super) client_cert: Option<ClientCert>,
+    /// Oldest version that is spoken. Default: "1.2".
+    pub(super) min_version: Option<TlsVersion>,
+}
+
+/// Whether clients must have a certificate.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ClientCert {
+    /// They must.
+    Required,
+    /// One that is shown must be good, but none need be shown.
+    Optional,
+    /// None is asked for: whoever reaches the port may connect.
+    UnsafeNone,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+pub(super) enum TlsVersion {
+    /// TLS 1.2 and later.
+    #[serde(rename = "1.2")]
+    Tls12,
+    /// TLS 1.3.
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+/// SASL of a listener.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sasl {
+    /// What clients may choose from. Default: SCRAM-SHA-256.
+    #[schemars(length(min = 1, max = MAX_LIST))]
+    pub(super) mechanisms: Option<Vec<Mechanism>>,
+    /// File with the verifiers of passwords, made by `virtproxyd passwd`. SCRAM-SHA-256,
+    /// SCRAM-SHA-512 and PLAIN need it.
+    pub(super) passwords: Option<FilePath>,
+    /// What of the client's certificate is the user of EXTERNAL. Default: cn.
+    pub(super) external_user: Option<ExternalUser>,
+    /// File with the Kerberos keys of the service, for GSSAPI. Default: Kerberos' own.
+    pub(super) keytab: Option<FilePath>,
+    /// Strength, in bits of a key, of the security layer that GSSAPI puts around a connection
+    /// without TLS. Default: 56.
+    #[schemars(range(min = 56, max = 256))]
+    pub(super) min_ssf: Option<u16>,
+}
+
+/// A SASL mechanism.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+pub(super) enum Mechanism {
+    /// Password, proven without being sent.
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256,
+    /// The same with a longer hash.
+    #[serde(rename = "SCRAM-SHA-512")]
+    ScramSha512,
+    /// Password, sent as it is; never on TCP without TLS.
+    #[serde(rename = "PLAIN")]
+    Plain,
+    /// The client's certificate.
+    #[serde(rename = "EXTERNAL")]
+    External,
+    /// Kerberos.
+    #[serde(rename = "GSSAPI")]
+    Gssapi,
+}
+
+/// What of a certificate is the user's name.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ExternalUser {
+    /// The common name; a certificate with none or several is refused.
+    Cn,
+    /// The whole distinguished name.
+    Dn,
 }
 
 /// A driver daemon.
@@ -147,6 +269,12 @@ pub(super) struct Rule {
     pub(super) not: Option<Box<Rule>>,
     /// What the kernel tells of the process at the other end of a UNIX socket.
     pub(super) unix: Option<UnixRule>,
+    /// What the client's certificate says, on listeners with TLS.
+    pub(super) x509: Option<X509Rule>,
+    /// Who the client is by SASL, on listeners with `auth: sasl`.
+    pub(super) sasl: Option<SaslRule>,
+    /// Network that the client connects from by TCP.
+    pub(super) address: Option<OneOrMany<NetworkText>>,
     /// Name of the listener that the client came by.
     pub(super) listener: Option<OneOrMany<PatternText>>,
     /// The client has this other identity.
@@ -171,6 +299,56 @@ pub(super) struct UnixRule {
     pub(super) pid: Option<OneOrMany<Id>>,
     /// SELinux (or other LSM) label of the process.
     pub(super) selinux: Option<OneOrMany<PatternText>>,
+}
+
+/// What the client's certificate says, in whatever order it says it. All keys that are there must
+/// match; where the certificate has several values of a kind, one that matches is enough.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1))]
+pub(super) struct X509Rule {
+    /// Distinguished name as a whole, in the form of RFC 4514: `CN=ci,OU=Ops,O=Acme,C=DE`. Rather
+    /// use its parts: a CA may order them otherwise.
+    pub(super) dn: Option<OneOrMany<PatternText>>,
+    /// Common name.
+    pub(super) cn: Option<OneOrMany<PatternText>>,
+    /// Organisation.
+    pub(super) o: Option<OneOrMany<PatternText>>,
+    /// Organisational unit.
+    pub(super) ou: Option<OneOrMany<PatternText>>,
+    /// Country.
+    pub(super) c: Option<OneOrMany<PatternText>>,
+    /// Locality.
+    pub(super) l: Option<OneOrMany<PatternText>>,
+    /// State or province.
+    pub(super) st: Option<OneOrMany<PatternText>>,
+    /// E-mail address in the distinguished name.
+    pub(super) email: Option<OneOrMany<PatternText>>,
+    /// DNS name among the alternative names, in whatever case.
+    pub(super) dns: Option<OneOrMany<PatternText>>,
+    /// IP address among the alternative names.
+    pub(super) ip: Option<OneOrMany<NetworkText>>,
+    /// URI among the alternative names, such as a SPIFFE id.
+    pub(super) uri: Option<OneOrMany<PatternText>>,
+    /// E-mail address among the alternative names.
+    pub(super) san_email: Option<OneOrMany<PatternText>>,
+    /// SHA-256 of the certificate.
+    pub(super) fingerprint: Option<OneOrMany<Fingerprint>>,
+    /// Distinguished name of the CA, in the form of RFC 4514.
+    pub(super) issuer: Option<OneOrMany<PatternText>>,
+    /// Serial number.
+    pub(super) serial: Option<OneOrMany<SerialNumber>>,
+}
+
+/// Who the client is by SASL. All keys that are there must match.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1))]
+pub(super) struct SaslRule {
+    /// Name of the user; of Kerberos with its realm.
+    pub(super) user: Option<OneOrMany<PatternText>>,
+    /// Mechanism that proved it.
+    pub(super) mechanism: Option<OneOrMany<PatternText>>,
 }
 
 /// One row of the route table. It has either `upstream` or `probe`.
@@ -216,6 +394,38 @@ text! {
     /// variable.
     #[schemars(extend("minLength" = 1, "examples" = ["/run/libvirt/libvirt-sock", "${XDG_RUNTIME_DIR}/libvirt/libvirt-sock"]))]
     SocketPath
+}
+text! {
+    /// IP address and port of a TCP socket. `[::]` and `0.0.0.0` are all addresses, each of its
+    /// own kind alone.
+    #[schemars(extend("minLength" = 1, "maxLength" = 64, "examples" = ["[::]:16514", "0.0.0.0:16514", "127.0.0.1:16509"]))]
+    TcpAddress
+}
+text! {
+    /// A network in CIDR notation, or one IP address.
+    #[schemars(extend("minLength" = 1, "maxLength" = 64, "examples" = ["192.0.2.0/24", "2001:db8::/32", "::1"]))]
+    NetworkText
+}
+text! {
+    /// Absolute path of a file; `${NAME}` stands for an environment variable.
+    #[schemars(extend("minLength" = 1, "maxLength" = 4095, "examples" = ["/etc/pki/libvirt/servercert.pem"]))]
+    FilePath
+}
+text! {
+    /// 64 hexadecimal digits in either case, with or without colons.
+    #[schemars(extend(
+        "pattern" = "^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}$",
+        "patternErrorMessage" = "a fingerprint is SHA-256: 64 hexadecimal digits, with or without colons, as `openssl x509 -fingerprint -sha256` prints them"
+    ))]
+    Fingerprint
+}
+text! {
+    /// Hexadecimal digits in either case, with or without colons.
+    #[schemars(extend(
+        "pattern" = "^[0-9A-Fa-f]([0-9A-Fa-f:]{0,126}[0-9A-Fa-f])?$",
+        "patternErrorMessage" = "a serial number is hexadecimal digits in quotes, with or without colons, as `openssl x509 -serial` prints them"
+    ))]
+    SerialNumber
 }
 text! {
     /// A length of time: a whole number followed by `ms`, `s`, `m` or `h`.
@@ -311,6 +521,24 @@ impl JsonSchema for KeepaliveInterval {
 pub(super) enum OneOrMany<T> {
     One(T),
     Many(Vec<T>),
+}
+
+impl<T> OneOrMany<T> {
+    /// The values.
+    pub(super) fn as_slice(&self) -> &[T] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Many(values) => values,
+        }
+    }
+
+    /// The same with other values.
+    pub(super) fn map<U>(&self, with: impl Fn(&T) -> U) -> OneOrMany<U> {
+        match self {
+            Self::One(value) => OneOrMany::One(with(value)),
+            Self::Many(values) => OneOrMany::Many(values.iter().map(with).collect()),
+        }
+    }
 }
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for OneOrMany<T> {

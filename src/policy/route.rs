@@ -43,6 +43,18 @@ impl Policy {
         IdentitySet::of(facts, &self.identities, &self.identity_order)
     }
 
+    /// Whether a client may tell the daemons itself on whose behalf it calls
+    /// (`CONNECT_SET_IDENTITY`).
+    #[must_use]
+    pub fn may_forward(&self, facts: &ClientFacts) -> bool {
+        if self.trusted_forwarders.is_empty() {
+            return false;
+        }
+        let identities = self.identities_of(facts);
+        let mut trusted = self.trusted_forwarders.iter();
+        trusted.any(|index| identities.contains(*index))
+    }
+
     /// Routes one `CONNECT_OPEN` of a client; the empty `uri` is that it named none. A URI that is
     /// over 4096 bytes, has control characters or is ambiguous has no route.
     #[must_use]

@@ -111,8 +111,7 @@ pub(crate) fn matching<'a>(
     by_name.or_else(|| {
         let path = path?;
         listeners.iter().find(|listener| {
-            let ListenAddress::Unix { path: wanted, .. } = &listener.address;
-            wanted == path
+            matches!(&listener.address, ListenAddress::Unix { path: wanted, .. } if wanted == path)
         })
     })
 }

@@ -70,8 +70,14 @@ pub(crate) struct Stage {
 pub(crate) fn resolve_groups(policy: &Policy) -> Result<GroupIds, BindError> {
     let mut ids = GroupIds::new();
     for listener in &policy.listeners {
-        let ListenAddress::Unix { path, group, .. } = &listener.address;
-        let Some(group) = group else { continue };
+        let ListenAddress::Unix {
+            path,
+            group: Some(group),
+            ..
+        } = &listener.address
+        else {
+            continue;
+        };
         let id = names::group_id(group).map_err(|source| BindError::Io {
             path: path.clone(),
             action: "look up its group",
@@ -130,7 +136,9 @@ impl Listeners {
         };
         let mut changed: Vec<(usize, Access)> = Vec::new();
         for listener in &policy.listeners {
-            let ListenAddress::Unix { path, mode, group } = &listener.address;
+            let ListenAddress::Unix { path, mode, group } = &listener.address else {
+                continue;
+            };
             let access = Access {
                 mode: *mode,
                 gid: group.as_ref().and_then(|group| groups.get(group)).copied(),

@@ -16,7 +16,7 @@ use super::connection;
 use super::context::Context;
 use super::peercred::Peer;
 use crate::policy::facts::ClientFacts;
-use crate::policy::model::Listener;
+use crate::policy::model::{Auth, Listener};
 
 /// Threads on which a worker asks the user database; a stuck directory server holds up only
 /// clients whose names are not yet known.
@@ -195,6 +195,14 @@ fn work(
 
 /// Finds out who the client is, then serves it.
 async fn attend(conn: UnixStream, listener: Arc<Listener>, ctx: Arc<Context>) {
+    // Sessions do not authenticate yet, so whoever must is refused.
+    if listener.auth != Auth::None {
+        tracing::warn!(
+            listener = &*listener.name,
+            "client refused: it must authenticate"
+        );
+        return;
+    }
     match gather(&conn, &listener, &ctx).await {
         Ok(facts) => connection::serve(conn, facts, listener, ctx).await,
         Err(error) => {

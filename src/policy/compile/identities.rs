@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::{Compiler, Entry, Names, elements};
-use crate::policy::identity::{IdPattern, Rule, UnixRule};
+use crate::policy::facts;
+use crate::policy::identity::{IdPattern, Rule, SaslRule, UnixRule, X509Rule};
 use crate::policy::model::Listener;
-use crate::policy::pattern::Pattern;
+use crate::policy::pattern::{Pattern, REGEX_PREFIX};
 use crate::policy::raw::{self, OneOrMany};
 use crate::policy::report::{Problem, quoted};
 use crate::policy::yaml::Pointer;
@@ -40,6 +41,15 @@ impl Compiler<'_, '_> {
             self.unix_rule(unix, &at.key("unix"))
                 .map(Box::new)
                 .map(Rule::Unix)
+        } else if let Some(x509) = &rule.x509 {
+            self.x509_rule(x509, &at.key("x509"))
+                .map(Box::new)
+                .map(Rule::X509)
+        } else if let Some(sasl) = &rule.sasl {
+            self.sasl_rule(sasl, &at.key("sasl")).map(Rule::Sasl)
+        } else if let Some(networks) = &rule.address {
+            self.networks(Some(networks), &at.key("address"))?
+                .map(Rule::Address)
         } else if let Some(patterns) = &rule.listener {
             self.listener_rule(patterns, &at.key("listener"), listeners)
                 .map(Rule::Listener)
@@ -64,6 +74,58 @@ impl Compiler<'_, '_> {
             gid: gid?,
             pid: pid?,
             selinux: selinux?,
+        })
+    }
+
+    fn x509_rule(&mut self, x509: &raw::X509Rule, at: &Pointer) -> Option<X509Rule> {
+        let mut part = |patterns: &Option<OneOrMany<raw::PatternText>>, key: &str| {
+            self.patterns(patterns.as_ref(), &at.key(key))
+        };
+        let dn = part(&x509.dn, "dn");
+        let cn = part(&x509.cn, "cn");
+        let o = part(&x509.o, "o");
+        let ou = part(&x509.ou, "ou");
+        let c = part(&x509.c, "c");
+        let l = part(&x509.l, "l");
+        let st = part(&x509.st, "st");
+        let email = part(&x509.email, "email");
+        let uri = part(&x509.uri, "uri");
+        let san_email = part(&x509.san_email, "san_email");
+        let issuer = part(&x509.issuer, "issuer");
+        let dns = x509.dns.as_ref().map(|dns| dns.map(in_lower_case));
+        let dns = self.patterns(dns.as_ref(), &at.key("dns"));
+        let ip = self.networks(x509.ip.as_ref(), &at.key("ip"));
+        let digits = |text: &str| text.replace(':', "").to_ascii_lowercase();
+        let fingerprints = x509.fingerprint.as_ref().map(OneOrMany::as_slice);
+        let serials = x509.serial.as_ref().map(OneOrMany::as_slice);
+        Some(X509Rule {
+            dn: dn?,
+            cn: cn?,
+            o: o?,
+            ou: ou?,
+            c: c?,
+            l: l?,
+            st: st?,
+            email: email?,
+            dns: dns?,
+            ip: ip?,
+            uri: uri?,
+            san_email: san_email?,
+            fingerprint: fingerprints.map(|all| all.iter().map(|text| digits(&text.0)).collect()),
+            issuer: issuer?,
+            serial: serials.map(|all| {
+                let serial = |text: &raw::SerialNumber| facts::serial(&digits(&text.0));
+                all.iter().map(serial).collect()
+            }),
+        })
+    }
+
+    fn sasl_rule(&mut self, sasl: &raw::SaslRule, at: &Pointer) -> Option<SaslRule> {
+        let user = self.patterns(sasl.user.as_ref(), &at.key("user"));
+        let mechanism = self.patterns(sasl.mechanism.as_ref(), &at.key("mechanism"));
+        Some(SaslRule {
+            user: user?,
+            mechanism: mechanism?,
         })
     }
 
@@ -230,8 +292,17 @@ impl Compiler<'_, '_> {
                     Some(self.document.key_place(&first.at)),
                     message,
                 )
-                .help("an identity must rest on `unix` or `listener` conditions in the end"),
+                .help("an identity must rest on other conditions than `identity` in the end"),
             );
         }
+    }
+}
+
+/// DNS names know no case; regular expressions do.
+fn in_lower_case(text: &raw::PatternText) -> raw::PatternText {
+    if text.0.starts_with(REGEX_PREFIX) {
+        text.clone()
+    } else {
+        raw::PatternText(text.0.to_lowercase())
     }
 }

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 mod identities;
+mod listeners;
 mod routes;
 mod sockets;
 
@@ -71,6 +72,8 @@ pub(super) struct Draft {
     /// Places of the identities, each after those that it refers to; empty if there is a cycle.
     pub(super) identity_order: Vec<usize>,
     pub(super) identity_lines: Vec<usize>,
+    /// Places of the identities that `trusted_forwarders` names.
+    pub(super) trusted_forwarders: Option<Vec<usize>>,
     pub(super) routes: Vec<(Pointer, Option<Route>)>,
 }
 
@@ -101,6 +104,7 @@ impl Draft {
                 .map(|entry| entry.value)
                 .collect::<Option<_>>()?,
             identities,
+            trusted_forwarders: self.trusted_forwarders?,
             routes: self
                 .routes
                 .into_iter()
@@ -134,6 +138,7 @@ impl Compiler<'_, '_> {
                     drain: None,
                     workers: None,
                     max_clients: None,
+                    max_unauthenticated: None,
                 },
                 &root.key("daemon"),
             ),
@@ -152,6 +157,14 @@ impl Compiler<'_, '_> {
             .iter()
             .map(|entry| self.document.line(&self.document.key_place(&entry.at)))
             .collect();
+        let trusted_forwarders = self
+            .names(
+                file.trusted_forwarders.as_ref(),
+                "identity",
+                &root.key("trusted_forwarders"),
+                &names,
+            )
+            .map(Option::unwrap_or_default);
         let at = root.key("routes");
         let mut routes = Vec::new();
         for (index, route) in file.routes.iter().enumerate() {
@@ -169,6 +182,7 @@ impl Compiler<'_, '_> {
             identities,
             identity_order,
             identity_lines,
+            trusted_forwarders,
             routes,
         }
     }
@@ -302,11 +316,9 @@ fn elements<'a, T>(
     values: &'a OneOrMany<T>,
     at: &'a Pointer,
 ) -> impl Iterator<Item = (Pointer, &'a T)> {
-    let (values, list) = match values {
-        OneOrMany::One(value) => (std::slice::from_ref(value), false),
-        OneOrMany::Many(values) => (values.as_slice(), true),
-    };
+    let list = matches!(values, OneOrMany::Many(_));
     values
+        .as_slice()
         .iter()
         .enumerate()
         .map(move |(index, value)| (if list { at.index(index) } else { at.clone() }, value))

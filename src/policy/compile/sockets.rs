@@ -1,11 +1,12 @@
-//! Listeners, upstreams and the daemon's own settings.
+//! Upstreams, the daemon's own settings, and what they share with listeners: pings, lengths of time,
+//! paths.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Compiler;
-use crate::policy::model::{Daemon, ForwardIdentity, Keepalive, ListenAddress, Listener, Upstream};
+use crate::policy::model::{Daemon, ForwardIdentity, Keepalive, Upstream};
 use crate::policy::raw;
 use crate::policy::report::{Problem, quoted};
 use crate::policy::yaml::Pointer;
@@ -22,8 +23,10 @@ const DEFAULT_KEEPALIVE: Keepalive = Keepalive {
 const DEFAULT_MAX_CLIENTS: usize = 5000;
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const DEFAULT_MODE: u32 = 0o600;
-const DEFAULT_READONLY_MODE: u32 = 0o666;
+/// libvirt's `max_anonymous_clients`.
+const DEFAULT_MAX_UNAUTHENTICATED: usize = 20;
+/// What Linux takes.
+const MAX_FILE_PATH: usize = 4095;
 
 impl Compiler<'_, '_> {
     pub(super) fn daemon(&mut self, daemon: &raw::Daemon, at: &Pointer) -> Option<Daemon> {
@@ -35,34 +38,10 @@ impl Compiler<'_, '_> {
             },
             workers: daemon.workers,
             max_clients: daemon.max_clients.unwrap_or(DEFAULT_MAX_CLIENTS),
+            max_unauthenticated: daemon
+                .max_unauthenticated
+                .unwrap_or(DEFAULT_MAX_UNAUTHENTICATED),
         })
-    }
-
-    pub(super) fn listener(
-        &mut self,
-        name: &Arc<str>,
-        listener: &raw::Listener,
-        at: &Pointer,
-    ) -> Option<Arc<Listener>> {
-        let readonly = listener.readonly.unwrap_or(false);
-        let path = self.socket_path(&listener.unix, &at.key("unix"));
-        let keepalive = self.keepalive(listener.keepalive.as_ref(), &at.key("keepalive"));
-        let mode = match &listener.mode {
-            Some(mode) => u32::from_str_radix(&mode.0, 8).ok(),
-            None if readonly => Some(DEFAULT_READONLY_MODE),
-            None => Some(DEFAULT_MODE),
-        };
-        let address = ListenAddress::Unix {
-            path: path?,
-            mode: mode?,
-            group: listener.group.clone(),
-        };
-        Some(Arc::new(Listener {
-            name: Arc::clone(name),
-            address,
-            readonly,
-            keepalive: keepalive?,
-        }))
     }
 
     pub(super) fn upstream(
@@ -96,7 +75,11 @@ impl Compiler<'_, '_> {
         }))
     }
 
-    fn keepalive(&mut self, keepalive: Option<&raw::Keepalive>, at: &Pointer) -> Option<Keepalive> {
+    pub(super) fn keepalive(
+        &mut self,
+        keepalive: Option<&raw::Keepalive>,
+        at: &Pointer,
+    ) -> Option<Keepalive> {
         let Some(keepalive) = keepalive else {
             return Some(DEFAULT_KEEPALIVE);
         };
@@ -115,7 +98,7 @@ impl Compiler<'_, '_> {
         })
     }
 
-    fn duration(&mut self, text: &str, at: &Pointer, zero: bool) -> Option<Duration> {
+    pub(super) fn duration(&mut self, text: &str, at: &Pointer, zero: bool) -> Option<Duration> {
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let unit = text.get(digits.len()..).unwrap_or_default();
         let number: u64 = digits.parse().ok()?;
@@ -145,9 +128,17 @@ impl Compiler<'_, '_> {
         Some(duration)
     }
 
-    fn socket_path(&mut self, path: &raw::SocketPath, at: &Pointer) -> Option<PathBuf> {
+    pub(super) fn socket_path(&mut self, path: &raw::SocketPath, at: &Pointer) -> Option<PathBuf> {
+        self.path(&path.0, "socket", MAX_SOCKET_PATH, at)
+    }
+
+    pub(super) fn file_path(&mut self, path: &raw::FilePath, at: &Pointer) -> Option<PathBuf> {
+        self.path(&path.0, "file", MAX_FILE_PATH, at)
+    }
+
+    fn path(&mut self, path: &str, what: &str, max: usize, at: &Pointer) -> Option<PathBuf> {
         let mut out = String::new();
-        let mut rest = path.0.as_str();
+        let mut rest = path;
         while let Some((before, after)) = rest.split_once("${") {
             out.push_str(before);
             let Some((name, after)) = after.split_once('}') else {
@@ -172,16 +163,16 @@ impl Compiler<'_, '_> {
         }
         out.push_str(rest);
         let wrong = if !out.starts_with('/') {
-            "a socket's path must be absolute".to_owned()
-        } else if out.len() > MAX_SOCKET_PATH {
+            format!("a {what}'s path must be absolute")
+        } else if out.len() > max {
             format!(
-                "a socket's path has at most {MAX_SOCKET_PATH} bytes, this one {}",
+                "a {what}'s path has at most {max} bytes, this one {}",
                 out.len()
             )
         } else if out.chars().any(char::is_control) {
             "a path has no control characters".to_owned()
         } else if out.ends_with('/') {
-            "this names a directory, not a socket".to_owned()
+            format!("this names a directory, not a {what}")
         } else {
             return Some(PathBuf::from(out));
         };

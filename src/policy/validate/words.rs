@@ -25,16 +25,6 @@ const NOT_YET: &[(&str, &str, &str)] = &[
     ),
     (
         "listeners",
-        "tcp",
-        "this version listens on UNIX sockets only",
-    ),
-    (
-        "listeners",
-        "tls",
-        "this version listens on UNIX sockets only",
-    ),
-    (
-        "listeners",
         "serves",
         "the admin protocol is not served by this version",
     ),
@@ -52,16 +42,6 @@ const NOT_YET: &[(&str, &str, &str)] = &[
         "upstreams",
         "command",
         "this version connects to UNIX sockets only",
-    ),
-    (
-        "identities",
-        "x509",
-        "this version knows clients of UNIX sockets only",
-    ),
-    (
-        "identities",
-        "sasl",
-        "this version knows clients of UNIX sockets only",
     ),
 ];
 
@@ -283,14 +263,6 @@ fn wrong_choice(
         .filter_map(Value::as_str)
         .collect();
     let found = found.as_str().unwrap_or_default();
-    if key == "auth" && (found == "polkit" || found == "sasl") {
-        let message = format!(
-            "{} authentication is not done by this version",
-            quoted(found)
-        );
-        return Problem::error("not-supported", place, message)
-            .help("use `mode`, `group` and identities of `unix` clients to say who may connect");
-    }
     let message = format!("{} is no value for {}", quoted(found), subject(&key));
     let problem = Problem::error("choice", place, message);
     match nearest(found, options.iter().copied()) {
