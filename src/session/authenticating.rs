@@ -282,12 +282,11 @@ impl Session {
             self.abort();
             return;
         }
-        if let State::Refusing { at, .. } = &auth.state
-            && *at > now
-        {
-            return;
-        }
-        if let State::Refusing { call, fault, .. } = std::mem::replace(&mut auth.state, State::Idle)
+        // Only a refusal that is due is taken; a question to the shell stays asked.
+        let due = matches!(&auth.state, State::Refusing { at, .. } if *at <= now);
+        if due
+            && let State::Refusing { call, fault, .. } =
+                std::mem::replace(&mut auth.state, State::Idle)
         {
             let last = auth.failures >= FAILURES;
             self.refuse(call, &fault);
