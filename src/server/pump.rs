@@ -445,14 +445,21 @@ impl<'a> Pump<'a> {
 }
 
 impl Pump<'_> {
-    /// Ends the connection of a client that has left while it was not read.
+    /// Ends the connection of a client that has left while it was not read. The timer stays once
+    /// it is there, until it fires: a transfer fills and empties its buffers all the time.
     fn poll_glance(&mut self, cx: &mut Context<'_>) {
-        if self.end != End::Open || self.client.eof || self.client.inbox.has_room() {
-            self.glance = None;
-            return;
+        let is_read = self.client.inbox.has_room() && self.owed() <= OUTBOX;
+        let wanted = self.end == End::Open && !self.client.eof && !is_read;
+        if wanted && self.glance.is_none() {
+            self.glance = Some(Box::pin(sleep(GLANCE)));
         }
-        let glance = self.glance.get_or_insert_with(|| Box::pin(sleep(GLANCE)));
-        while glance.as_mut().poll(cx).is_ready() {
+        while let Some(glance) = &mut self.glance
+            && glance.as_mut().poll(cx).is_ready()
+        {
+            if !wanted {
+                self.glance = None;
+                return;
+            }
             if self.client.transport.is_hung_up() {
                 self.end = End::Closed;
                 return;

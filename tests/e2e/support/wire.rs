@@ -246,6 +246,18 @@ impl FrameStream {
         Ok(())
     }
 
+    /// Sends one byte with many descriptors.
+    pub(crate) fn send_fds(&self, fds: &[Arc<OwnedFd>]) -> io::Result<()> {
+        let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let rights = SendAncillaryMessage::ScmRights(&fds);
+        assert!(control.push(rights), "room for {} descriptors", fds.len());
+        let byte = [IoSlice::new(&[0])];
+        sendmsg(&self.socket, &byte, &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
     fn receive_fd(&self) -> io::Result<Arc<OwnedFd>> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
