@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use virtproxyd::server::{self, Options};
 
+use crate::passwd::Passwd;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  ended as told, or idle for the time given by --timeout; for `check`: no errors
@@ -84,6 +86,7 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    Passwd(Passwd),
 }
 
 /// Form of a command's output

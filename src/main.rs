@@ -7,8 +7,9 @@ use clap::Parser;
 use virtproxyd::server;
 
 mod cli;
+mod passwd;
 
-use cli::Cli;
+use cli::{Cli, Command};
 
 /// Wrong usage, or a file that cannot be read; clap uses the same.
 const USAGE: u8 = 2;
@@ -17,6 +18,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     if cli.listen {
         return refuse("--listen: TCP and TLS sockets are listeners of the policy file");
+    }
+    if let Some(Command::Passwd(passwd)) = &cli.command {
+        return passwd.run();
     }
     if cli.command.is_some() {
         return refuse("not yet");

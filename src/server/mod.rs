@@ -5,7 +5,7 @@
 //!
 //! - `accept`, `activation`, `listeners`, `socket_file`, `lockfile`: the listening sockets.
 //! - `clients`, `context`, `workers`, `connection`: the clients, from accept to close.
-//! - `peercred`, `names`: who a client is.
+//! - `auth`, `peercred`, `names`: who a client is.
 //! - `pump`, `side`, `inbox`, `outbox`, `transport`: bytes between two sockets and a session.
 //! - `upstream`: dialling a driver daemon.
 //! - `reload`, `file_watch`: the policy file, read again.
@@ -24,6 +24,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 mod accept;
 mod activation;
+pub mod auth;
 mod clients;
 mod connection;
 mod context;

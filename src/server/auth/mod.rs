@@ -1,0 +1,13 @@
+//! Proof of who a client is, as far as the kernel does not tell.
+//!
+//! - [`sasl`]: the server's side of a SASL exchange; `scram` and `gssapi` are its larger mechanisms.
+//! - [`passwords`]: what SCRAM and PLAIN are verified against; [`verifier`] is one entry of it,
+//!   [`password_file`] changes the file.
+
+#[cfg(feature = "gssapi")]
+pub mod gssapi;
+pub mod password_file;
+pub mod passwords;
+pub mod sasl;
+mod scram;
+pub mod verifier;
