@@ -1,8 +1,10 @@
 //! The mechanism GSSAPI: Kerberos 5 (RFC 4752), with its security layer.
 //!
 //! The service is `libvirt`; any host's key in the keytab will do, so that a daemon with several
-//! names, or behind a load balancer, serves them all. A user is the whole principal,
-//! `alice@EXAMPLE.COM`.
+//! names, or behind a load balancer, serves them all.
+//!
+//! A user is always the whole principal, `alice@EXAMPLE.COM`. libvirt's daemons leave the default
+//! realm off, but then a Kerberos user and one of the password file could have the same name.
 //!
 //! # Keytab
 //! It is the one that the Kerberos library takes by itself: `KRB5_KTNAME` in the daemon's

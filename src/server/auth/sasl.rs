@@ -4,14 +4,17 @@
 //! - `AUTH_SASL_INIT` is answered with [`SaslConfig::mechanism_list`]: names in upper case between
 //!   commas, no spaces. A client takes one that it knows, `?auth=sasl.NAME` in a URI compares case
 //!   too, and libvirt's own takes SCRAM-SHA-512 before SCRAM-SHA-256, whatever the order.
+//!   It takes GSSAPI before both if its module is installed, and without a ticket gives up rather
+//!   than try the next: a list with GSSAPI and SCRAM makes users without a ticket name theirs.
 //! - `START(mech, nil, data)` is [`Exchange::start`], `STEP(nil, data)` is [`Exchange::step`], both
 //!   answered by `(complete, nil, data)`. `nil` = 1 is `None` and its data have no bytes; `nil` = 0
 //!   with no bytes is `Some(&[])`, which is something else. Nothing is added or taken off: the data
 //!   are exactly SASL's bytes, **without a trailing NUL**, and tokens may well end with a zero.
-//! - `data` is an XDR array of `char`: a count, then **four bytes for each byte** (big-endian,
-//!   sign-extended: 0xFF travels as FF FF FF FF; only the last one counts). The longest data make
-//!   a frame of 4 · [`DATA_MAX`] bytes and the header. A Kerberos token with an authorization
-//!   field of Active Directory is 4 to 48 KiB, so that its `START` does not fit 64 KiB.
+//! - `data` is an XDR array of `char`: a count, then **four bytes for each byte**, the byte itself in
+//!   the last of them. The other three are its sign (x86) or zero (ARM), by the sender's `char`, and
+//!   mean nothing to the reader. The longest data make a frame of 4 · [`DATA_MAX`] bytes beside the
+//!   header. Kerberos tokens with the groups of an Active Directory reach 48 KiB, so that a `START`
+//!   may well be longer than 64 KiB.
 //! - [`Outcome::Failed`] is answered with an error 45 "authentication failed" in place of the reply
 //!   and ends the exchange; the client begins again with `INIT`.
 //! - With [`Outcome::Done`] the reply that says `complete` = 1 is the last frame outside the

@@ -197,7 +197,11 @@ fn saslname(text: &str) -> Result<String, Failure> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 mod tests {
     use super::super::verifier::{ITERATIONS_MIN, PreparedPassword};
     use super::*;
@@ -255,6 +259,33 @@ mod tests {
         // A proof of the wrong length.
         let short = finish(&FINAL.replace("p=dHzb", "p=")).unwrap_err();
         assert_eq!(short, Failure::WrongPassword("user".into()));
+    }
+
+    #[test]
+    fn no_other_byte_and_no_shorter_message_proves_the_same() {
+        let proves = |opening: &[u8], last: &[u8]| {
+            first(opening).is_ok_and(|(server, _)| server.finish(last).is_ok())
+        };
+        assert!(proves(FIRST, FINAL.as_bytes()));
+        let changed = |message: &[u8]| -> Vec<Vec<u8>> {
+            let mut all: Vec<Vec<u8>> = (0..message.len())
+                .map(|end| message[..end].into())
+                .collect();
+            for place in 0..message.len() {
+                for bit in 0..8 {
+                    let mut copy = message.to_vec();
+                    copy[place] ^= 1 << bit;
+                    all.push(copy);
+                }
+            }
+            all
+        };
+        for message in changed(FIRST) {
+            assert!(!proves(&message, FINAL.as_bytes()), "{message:?}");
+        }
+        for message in changed(FINAL.as_bytes()) {
+            assert!(!proves(FIRST, &message), "{message:?}");
+        }
     }
 
     #[test]

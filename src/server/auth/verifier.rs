@@ -28,7 +28,7 @@ pub const ITERATIONS_MIN: u32 = 4096;
 pub const ITERATIONS_MAX: u32 = 1_000_000;
 
 /// Iterations of new verifiers. SCRAM costs the server nothing by them; each connection of a client
-/// pays some 20 ms, as libvirt's clients derive the key anew every time.
+/// pays 10 to 20 ms, as libvirt's clients derive the key anew every time.
 pub const ITERATIONS: u32 = 16_384;
 
 /// Bytes of a new salt.
