@@ -26,7 +26,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 mod accept;
 mod activation;
-mod auth;
+pub mod auth;
 mod clients;
 mod connection;
 mod context;

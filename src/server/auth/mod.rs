@@ -1,9 +1,15 @@
-//! Finding out who a client is where its socket alone does not prove it.
+//! Proof of who a client is, as far as its socket alone does not tell.
 //!
 //! - `polkit`: asking the host's policy, and through it the user, about a local client.
+//! - [`sasl`]: the server's side of a SASL exchange; `scram` and `gssapi` are its larger mechanisms.
+//! - [`passwords`]: what SCRAM and PLAIN are verified against; [`verifier`] is one entry of it,
+//!   [`password_file`] changes the file.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "no listener can ask for it yet")
-)]
+#[cfg(feature = "gssapi")]
+pub mod gssapi;
+pub mod password_file;
+pub mod passwords;
 pub(crate) mod polkit;
+pub mod sasl;
+mod scram;
+pub mod verifier;
