@@ -611,7 +611,6 @@ impl World {
             match verdict {
                 Verdict::Hold => break,
                 Verdict::Consumed if !self.closed && header.kind.is_call() => {
-                    self.left |= header.procedure == remote::CONNECT_CLOSE;
                     self.unanswered.push(key(&header));
                 }
                 Verdict::Consumed => {}
@@ -761,6 +760,9 @@ impl World {
         if header.kind.is_reply() {
             if let Some(place) = self.unanswered.iter().position(|call| *call == key) {
                 self.unanswered.remove(place);
+                self.left |= header.program == Program::REMOTE
+                    && header.procedure == remote::CONNECT_CLOSE
+                    && header.status == Status::OK;
                 match self.streams.get_mut(&key) {
                     Some(state @ StreamState::Pending) if header.status == Status::OK => {
                         *state = StreamState::Open;
@@ -812,6 +814,10 @@ impl World {
             self.session.handle_timeout(next);
             self.pump();
         }
+        assert!(
+            self.closed || !self.left,
+            "a client that left is kept for ever"
+        );
         if self.closed {
             assert!(self.daemon.is_none(), "an upstream outlives its client");
             assert!(self.session.poll_timeout().is_none(), "the end never comes");
