@@ -7,6 +7,7 @@ demo=${DEMO:-/tmp/virtproxyd-demo}
 top=$(cd "$(dirname "$0")/.." && pwd)
 virtproxyd="${CARGO_TARGET_DIR:-$top/target}/release/virtproxyd"
 client="test+unix:///default?socket=$demo/libvirt-sock"
+elsewhere="test+unix:///elsewhere?socket=$demo/libvirt-sock"
 
 say() { printf '\n\033[1m# %s\033[0m\n' "$*"; }
 run() { printf '\033[36m$ %s\033[0m\n' "$*"; "$@"; }
@@ -73,14 +74,14 @@ start() {
     run virsh -c "${client}-ro" suspend test || true
 
     say "A URI without a route is refused, whatever the daemon behind could open"
-    run virsh -c "test+unix:///elsewhere?socket=$demo/libvirt-sock" list || true
+    run virsh -c "$elsewhere" list || true
 
-    say "Edit the policy: it takes effect at once, and open connections live on"
-    sed -i 's|uri: "test:///default"|uri: "test:///*"|' "$demo/routes.yaml"
+    say "Edit the policy: reloaded by SIGHUP, it serves the very next connection"
+    sed -i 's|uri: "test:///default"|uri: "test:///*", open: "test:///default"|' "$demo/routes.yaml"
     run grep 'test:///\*' "$demo/routes.yaml"
     kill -HUP "$(cat "$demo/virtproxyd.pid")"
-    await "the reload" "$virtproxyd" check "$demo/routes.yaml"
-    run virsh -c "test+unix:///default?socket=$demo/libvirt-sock" uri
+    await "the reload" virsh -c "$elsewhere" list
+    run virsh -c "$elsewhere" list
 
     say "A broken policy is explained, and never replaces a good one"
     sed 's/upstream: libvirtd/upstream: libvirt/' "$demo/routes.yaml" >"$demo/broken.yaml"

@@ -1,16 +1,25 @@
 //! The command line: that of libvirt's virtproxyd, and commands about the policy file.
 
+use std::env;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use virtproxyd::server::{self, Options};
 
+mod client;
+mod commands;
+
+/// Exit code for wrong usage, or a file that cannot be read; clap uses the same.
+const USAGE: u8 = 2;
+
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  ended as told, or idle for the time given by --timeout; for `check`: no errors
-  1  could not start, or the policy has errors; the reason is on standard error
-  2  wrong usage, or a file that cannot be read";
+  0  ended as told, or idle for the time given by --timeout; `check`: no errors;
+     `explain`: there is a route
+  1  could not start, or the policy has errors; `explain`: there is no route
+  2  wrong usage; `check` and `explain`: the file cannot be read";
 
 /// A policy-driven proxy in front of libvirt's driver daemons
 #[derive(Debug, Parser)]
@@ -23,7 +32,7 @@ pub(crate) struct Cli {
 
     /// Run in the background and write a pid file
     #[arg(short, long)]
-    pub(crate) daemon: bool,
+    daemon: bool,
 
     /// Pid file [default with --daemon: /run/virtproxyd.pid as root, else
     /// $XDG_RUNTIME_DIR/libvirt/virtproxyd.pid]
@@ -40,19 +49,19 @@ pub(crate) struct Cli {
 
     /// Of libvirt's daemons, refused by name: here the policy lists the TCP listeners.
     #[arg(short, long, hide = true)]
-    pub(crate) listen: bool,
+    listen: bool,
 
     /// Set by --daemon on the process that it starts.
     #[arg(long, hide = true)]
     background: bool,
 
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    command: Option<Command>,
 }
 
 /// Commands about the policy file; none of them touches a running daemon
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+enum Command {
     /// Check a policy file
     Check {
         /// The policy file
@@ -88,7 +97,7 @@ pub(crate) enum Command {
 
 /// Form of a command's output
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+enum Format {
     /// For people
     #[default]
     Human,
@@ -97,8 +106,25 @@ pub(crate) enum Format {
 }
 
 impl Cli {
+    /// Does what the command line asks for.
+    pub(crate) fn run(self) -> ExitCode {
+        if self.listen {
+            return refuse("--listen: TCP and TLS sockets are listeners of the policy file");
+        }
+        if let Some(command) = self.command {
+            return commands::run(command);
+        }
+        if self.daemon && !self.background {
+            return start_in_background();
+        }
+        match server::run(self.options()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        }
+    }
+
     /// What the daemon is to do.
-    pub(crate) fn options(&self) -> Options {
+    fn options(&self) -> Options {
         let in_background = self.daemon || self.background;
         let default_pid_file = || in_background.then(server::pid_file).flatten();
         Options {
@@ -113,11 +139,30 @@ impl Cli {
             background: self.background,
         }
     }
+}
 
-    /// Whether this process is only to start the background one.
-    pub(crate) fn starts_background(&self) -> bool {
-        self.daemon && !self.background
+fn start_in_background() -> ExitCode {
+    if env::var_os("LISTEN_FDS").is_some() {
+        return refuse(
+            "--daemon: not together with socket activation, which is for this very process",
+        );
     }
+    match server::start_in_background() {
+        Ok(true) => ExitCode::SUCCESS,
+        // The background process has said why.
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => fail(&error),
+    }
+}
+
+fn refuse(message: &str) -> ExitCode {
+    eprintln!("virtproxyd: {message}");
+    ExitCode::from(USAGE)
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("virtproxyd: {error}");
+    ExitCode::FAILURE
 }
 
 /// The background process leaves the directory that paths are relative to.

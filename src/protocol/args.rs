@@ -1,6 +1,6 @@
 //! Arguments and replies of the few calls that the proxy reads or makes itself.
 
-use super::limits::{AUTH_TYPES, IDENTITY_PARAMS, STRING};
+use super::limits::{AUTH_TYPES, IDENTITY_PARAMS, SASL_DATA, SASL_MECHANISM, STRING};
 use super::xdr::{Reader, Writer, XdrError};
 
 /// `CONNECT_OPEN` flag: the connection may only read.
@@ -87,6 +87,70 @@ impl AuthType {
     /// Writes an `AUTH_LIST` reply of this one type.
     pub fn encode_list(self, writer: &mut Writer<'_>) {
         writer.u32(1).i32(self.0);
+    }
+}
+
+/// Arguments of `AUTH_SASL_START`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SaslStart<'a> {
+    /// The mechanism that the client chose.
+    pub mechanism: &'a str,
+    /// Its first message; none differs from an empty one.
+    pub data: Option<Vec<u8>>,
+}
+
+impl<'a> SaslStart<'a> {
+    /// Reads a payload.
+    pub fn decode(payload: &'a [u8]) -> Result<Self, XdrError> {
+        let mut reader = Reader::new(payload);
+        let mechanism = reader.string(SASL_MECHANISM)?;
+        let data = sasl_data(&mut reader)?;
+        reader.finish()?;
+        Ok(Self { mechanism, data })
+    }
+}
+
+/// Reads the arguments of `AUTH_SASL_STEP`: the client's next message.
+pub fn decode_sasl_step(payload: &[u8]) -> Result<Option<Vec<u8>>, XdrError> {
+    let mut reader = Reader::new(payload);
+    let data = sasl_data(&mut reader)?;
+    reader.finish()?;
+    Ok(data)
+}
+
+/// A SASL message: whether there is none, and its bytes, each of them a whole word (they are an
+/// XDR array of `char`, not opaque data).
+fn sasl_data(reader: &mut Reader<'_>) -> Result<Option<Vec<u8>>, XdrError> {
+    let none = reader.present()?;
+    let count = reader.length(SASL_DATA)?;
+    let mut data = Vec::new();
+    for _ in 0..count {
+        let [.., byte] = reader.u32()?.to_be_bytes();
+        data.push(byte);
+    }
+    Ok((!none).then_some(data))
+}
+
+/// Reply to `AUTH_SASL_START` and `AUTH_SASL_STEP`.
+#[derive(Debug, Clone, Copy)]
+pub struct SaslReply<'a> {
+    /// The exchange is over.
+    pub complete: bool,
+    /// The daemon's message.
+    pub data: Option<&'a [u8]>,
+}
+
+impl SaslReply<'_> {
+    /// Writes a payload.
+    pub fn encode(&self, writer: &mut Writer<'_>) {
+        let data = self.data.unwrap_or_default();
+        let data = data.get(..SASL_DATA).unwrap_or(data);
+        writer.u32(self.complete.into());
+        writer.u32(self.data.is_none().into());
+        writer.u32(u32::try_from(data.len()).unwrap_or(0));
+        for byte in data {
+            writer.i32(byte.cast_signed().into());
+        }
     }
 }
 

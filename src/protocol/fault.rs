@@ -28,7 +28,10 @@ mod code {
     pub(super) const RPC: i32 = 39;
     pub(super) const AUTH_FAILED: i32 = 45;
     pub(super) const OPERATION_TIMEOUT: i32 = 68;
+    pub(super) const AUTH_CANCELLED: i32 = 79;
     pub(super) const ACCESS_DENIED: i32 = 88;
+    /// `virsh` starts a text agent of its own when it sees this code, and tries again.
+    pub(super) const AUTH_UNAVAILABLE: i32 = 94;
 }
 
 /// `virErrorDomain`.
@@ -36,6 +39,7 @@ mod domain {
     pub(super) const NONE: i32 = 0;
     pub(super) const RPC: i32 = 7;
     pub(super) const ACCESS: i32 = 55;
+    pub(super) const POLKIT: i32 = 60;
 }
 
 /// `VIR_ERR_ERROR`: the level of every error that a daemon sends.
@@ -111,7 +115,12 @@ impl Fault {
     pub fn unknown_program(program: Program, version: u32) -> Self {
         Self::rpc(
             "Cannot find program %s",
-            Some(format!("{} version {version}", program.0)),
+            // Signed, as the daemon prints them.
+            Some(format!(
+                "{} version {}",
+                program.0.cast_signed(),
+                version.cast_signed()
+            )),
         )
     }
 
@@ -122,6 +131,12 @@ impl Fault {
         Self::rpc("Unexpected message status %s", Some(status.to_string()))
     }
 
+    /// A call before the client has proven who it is.
+    #[must_use]
+    pub fn authentication_required() -> Self {
+        Self::rpc("authentication required", None)
+    }
+
     /// An authentication step that this connection does not ask for.
     #[must_use]
     pub fn authentication_failed() -> Self {
@@ -130,6 +145,47 @@ impl Fault {
             domain: domain::RPC,
             format: "authentication failed: %s",
             argument: Some("authentication failed".into()),
+        }
+    }
+
+    /// polkit's policy does not let the client connect.
+    #[must_use]
+    pub fn polkit_denied() -> Self {
+        Self::polkit_failed("access denied by policy")
+    }
+
+    /// The user closed polkit's question.
+    #[must_use]
+    pub fn polkit_dismissed() -> Self {
+        Self {
+            code: code::AUTH_CANCELLED,
+            domain: domain::POLKIT,
+            format: "authentication cancelled: %s",
+            argument: Some("user cancelled authentication process".into()),
+        }
+    }
+
+    /// polkit wants the user asked, and nothing is there to ask with.
+    #[must_use]
+    pub fn polkit_without_agent(action: &str) -> Self {
+        Self {
+            code: code::AUTH_UNAVAILABLE,
+            domain: domain::POLKIT,
+            format: "authentication unavailable: %s",
+            argument: Some(format!(
+                "no polkit agent available to authenticate action '{action}'"
+            )),
+        }
+    }
+
+    /// polkit gave no answer about the client.
+    #[must_use]
+    pub fn polkit_failed(reason: &'static str) -> Self {
+        Self {
+            code: code::AUTH_FAILED,
+            domain: domain::POLKIT,
+            format: "authentication failed: %s",
+            argument: Some(reason.into()),
         }
     }
 
@@ -235,7 +291,98 @@ pub fn message(payload: &[u8]) -> Result<String, XdrError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::header::Serial;
     use super::*;
+
+    #[test]
+    fn says_what_libvirtd_says() {
+        // As seen on libvirtd 9.0.0.
+        let program = Program(305_419_896);
+        let cases = [
+            (
+                Fault::not_open(),
+                (1, 7),
+                "internal error: hypervisor connection not open",
+            ),
+            (
+                Fault::already_open(),
+                (1, 7),
+                "internal error: connection already open",
+            ),
+            (
+                Fault::undecodable(),
+                (39, 7),
+                "Unable to decode message payload",
+            ),
+            (
+                Fault::unknown_procedure(Procedure(-1)),
+                (39, 7),
+                "unknown procedure: -1",
+            ),
+            (
+                Fault::unknown_program(program, 1),
+                (39, 7),
+                "Cannot find program 305419896 version 1",
+            ),
+            (
+                Fault::unexpected_status(Status(7)),
+                (39, 7),
+                "Unexpected message status 7",
+            ),
+            (
+                Fault::authentication_failed(),
+                (45, 7),
+                "authentication failed: authentication failed",
+            ),
+        ];
+        for (fault, (code, domain), text) in cases {
+            let mut payload = Vec::new();
+            fault.encode(&mut Writer::new(&mut payload));
+            let mut reader = Reader::new(&payload);
+            assert_eq!((reader.i32(), reader.i32()), (Ok(code), Ok(domain)));
+            assert_eq!(message(&payload).as_deref(), Ok(text));
+        }
+    }
+
+    #[test]
+    fn answers_a_stream_in_the_stream_and_all_else_by_a_reply() {
+        use super::super::header::MessageType;
+        let kinds = [
+            (MessageType::CALL, MessageType::REPLY),
+            (MessageType::CALL_WITH_FDS, MessageType::REPLY),
+            (MessageType::STREAM_HOLE, MessageType::REPLY),
+            (MessageType::STREAM, MessageType::STREAM),
+        ];
+        for (kind, expected) in kinds {
+            let header = Header {
+                kind,
+                ..Header::remote_call(Procedure(3), Serial(8))
+            };
+            let answer = header.answer(Status::ERROR);
+            assert_eq!((answer.kind, answer.status), (expected, Status::ERROR));
+            assert_eq!((answer.procedure, answer.serial), (Procedure(3), Serial(8)));
+        }
+    }
+
+    #[test]
+    fn a_daemons_text_is_read_whatever_its_bytes_and_length() {
+        let error = |text: &[u8]| {
+            let mut payload = Vec::new();
+            let length = u32::try_from(text.len()).unwrap_or(0);
+            let mut writer = Writer::new(&mut payload);
+            writer.i32(1).i32(45).u32(1).u32(length).raw(text);
+            payload.resize(payload.len().next_multiple_of(4), 0);
+            payload
+        };
+        assert_eq!(message(&error(b"\xff:")).as_deref(), Ok("\u{fffd}:"));
+        let long = message(&error(&[b'x'; 1 << 20]));
+        assert_eq!(long.map(|text| text.len()), Ok(limits::ERROR_TEXT));
+        assert_eq!(message(&[0; 12]).as_deref(), Ok(""));
+        assert_eq!(message(&[0; 11]), Err(XdrError::Truncated));
+        let mut lies = error(b"abc");
+        lies.truncate(18);
+        assert_eq!(message(&lies), Err(XdrError::Truncated));
+    }
 
     #[test]
     fn is_written_as_the_daemon_writes_it() {
@@ -251,6 +398,31 @@ mod tests {
         assert_eq!(payload, expected);
         let text = "no connection driver available for foo:///b";
         assert_eq!(message(&payload).as_deref(), Ok(text));
+    }
+
+    #[test]
+    fn polkit_refusals_are_those_of_the_daemon() {
+        // Code, domain and text as clients of libvirtd 9.0.0 get them.
+        let action = "org.libvirt.unix.manage";
+        let without_agent = Fault::polkit_without_agent(action);
+        assert_eq!((without_agent.code, without_agent.domain), (94, 60));
+        assert_eq!(
+            without_agent.to_string(),
+            "authentication unavailable: no polkit agent available to authenticate action \
+             'org.libvirt.unix.manage'"
+        );
+        let denied = Fault::polkit_denied();
+        assert_eq!((denied.code, denied.domain), (45, 60));
+        assert_eq!(
+            denied.to_string(),
+            "authentication failed: access denied by policy"
+        );
+        let dismissed = Fault::polkit_dismissed();
+        assert_eq!((dismissed.code, dismissed.domain), (79, 60));
+        assert_eq!(
+            dismissed.to_string(),
+            "authentication cancelled: user cancelled authentication process"
+        );
     }
 
     #[test]

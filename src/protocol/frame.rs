@@ -252,6 +252,45 @@ mod tests {
     }
 
     #[test]
+    fn descriptor_bytes_come_on_top_of_the_cap() {
+        let bytes = frame(MessageType::CALL_WITH_FDS, &[32, 0]);
+        let cap = bytes.len();
+        let Next::Incomplete(incomplete) = next(&bytes, cap).unwrap() else {
+            panic!()
+        };
+        assert_eq!((incomplete.need, incomplete.descriptors), (cap + 32, 0));
+        assert_eq!(
+            next(&bytes, cap - 1).unwrap_err(),
+            FrameError::TooLong {
+                length: u32::try_from(cap).unwrap(),
+                cap: cap - 1
+            }
+        );
+    }
+
+    #[test]
+    fn a_length_is_refused_before_anything_of_the_frame_has_come() {
+        assert!(next(&[0, 0, 0], 28).is_ok());
+        assert!(next(&[0, 0, 0, 29], 28).is_err());
+        assert!(next(&[0, 0, 0, 27], 28).is_err());
+    }
+
+    #[test]
+    fn arguments_begin_behind_the_descriptor_count() {
+        let mut bytes = frame(MessageType::CALL_WITH_FDS, &[1, 9]);
+        bytes.push(0);
+        let Next::Frame(found) = next(&bytes, FRAME_MAX).unwrap() else {
+            panic!()
+        };
+        assert_eq!(found.arguments(), [0, 0, 0, 9]);
+        let bytes = frame(MessageType::CALL, &[1, 9]);
+        let Next::Frame(found) = next(&bytes, FRAME_MAX).unwrap() else {
+            panic!()
+        };
+        assert_eq!(found.arguments(), [0, 0, 0, 1, 0, 0, 0, 9]);
+    }
+
+    #[test]
     fn unknown_numbers_survive() {
         let header = Header {
             program: super::super::header::Program(1),

@@ -17,6 +17,16 @@ pub const FRAME_MAX: usize = 33_554_432 + LENGTH_WORD;
 /// than a URI; libvirt's own first buffer (`VIR_NET_MESSAGE_INITIAL`) has this size.
 pub const FRAME_MAX_UNOPENED: usize = 65_536;
 
+/// The longest SASL message (`REMOTE_AUTH_SASL_DATA_MAX`).
+pub const SASL_DATA: usize = 65_536;
+
+/// The longest frame before the client is authenticated: a SASL message, whose every byte takes
+/// four on the wire, and a little for the rest.
+pub const FRAME_MAX_UNAUTHENTICATED: usize = 4 * SASL_DATA + 1024;
+
+/// The longest name of a SASL mechanism (RFC 4422 has 20).
+pub const SASL_MECHANISM: usize = 64;
+
 /// Descriptors in one frame (`VIR_NET_MESSAGE_NUM_FDS_MAX`).
 pub const FRAME_DESCRIPTORS: usize = 32;
 

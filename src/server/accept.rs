@@ -48,39 +48,39 @@ pub(crate) async fn run(
     ctx: Arc<Context>,
     workers: Arc<Workers>,
 ) {
-    let mut pause = None;
+    let mut exhausted = None;
     loop {
         ctx.clients.room().await;
         // The question, the accept and the count happen in one poll: the limit holds exactly,
         // whatever the other accept tasks do.
         let accepted = poll_fn(|context| {
-            if ctx.clients.has_room() {
-                socket.poll_accept(context).map(Some)
-            } else {
-                Poll::Ready(None)
+            if !ctx.clients.has_room() {
+                return Poll::Ready(None);
             }
+            let polled = socket.poll_accept(context);
+            // Only an empty queue ends it. A daemon at its limit can take one client for each
+            // that leaves, and would else report both each time.
+            if polled.is_pending() && exhausted.take().is_some() {
+                tracing::info!("accepting clients again");
+            }
+            polled.map(Some)
         });
         match accepted.await {
             None => {}
             Some(Ok(conn)) => {
-                if pause.take().is_some() {
-                    tracing::info!("accepting clients again");
-                }
+                exhausted = exhausted.map(|_| FIRST_PAUSE);
                 let listener = serves.borrow().clone();
                 if let (Some(conn), Some(listener)) = (conn, listener) {
                     hand_over(conn, listener, &ctx, &workers);
                 }
             }
             Some(Err(error)) if is_exhaustion(&error) => {
-                let next = match pause {
-                    None => {
-                        tracing::warn!(%error, "cannot accept clients; trying again until it works");
-                        FIRST_PAUSE
-                    }
-                    Some(last) => LONGEST_PAUSE.min(last * 2),
-                };
-                pause = Some(next);
-                tokio::time::sleep(next).await;
+                let pause = exhausted.unwrap_or_else(|| {
+                    tracing::warn!(%error, "cannot accept clients; trying again until it works");
+                    FIRST_PAUSE
+                });
+                exhausted = Some(LONGEST_PAUSE.min(pause * 2));
+                tokio::time::sleep(pause).await;
             }
             // A client that left before it was accepted, or an error pending on its connection,
             // which Linux reports here too: nothing to do with the next one.

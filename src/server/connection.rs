@@ -2,14 +2,14 @@
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::context::Context;
 use super::pump::Pump;
 use super::transport::Transport;
 use crate::policy::facts::ClientFacts;
 use crate::policy::model::Listener;
-use crate::session::{Session, Setup};
+use crate::session::{Auth, Session, Setup};
 
 /// Serves one client until it leaves or the daemon drains. Runs as one task on a worker.
 ///
@@ -32,6 +32,8 @@ pub(crate) async fn serve(
         facts: Arc::new(facts),
         keepalive: listener.keepalive,
         descriptors: transport.carries_descriptors(),
+        auth: Auth::None,
+        auth_timeout: Duration::from_secs(60),
     };
     let session = Session::new(setup, Instant::now());
     Pump::new(transport, session, &ctx.policy, ctx.drain.begun()).await;

@@ -6,7 +6,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
 
@@ -51,14 +51,12 @@ pub(crate) fn enter() -> io::Result<()> {
     env::set_current_dir("/")
 }
 
-/// Tells the waiting process that we are ready, and lets go of its standard streams.
+/// Lets go of the standard streams and tells the waiting process that we are ready.
 ///
 /// # Errors
 /// The waiting process is gone, or the streams cannot be closed.
 pub(crate) fn ready() -> io::Result<()> {
-    let mut stdout = io::stdout();
-    stdout.write_all(READY)?;
-    stdout.flush()?;
+    let mut waiting = File::from(rustix::io::dup(io::stdout())?);
     let null = OpenOptions::new()
         .read(true)
         .write(true)
@@ -66,5 +64,5 @@ pub(crate) fn ready() -> io::Result<()> {
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
-    Ok(())
+    waiting.write_all(READY)
 }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 use crate::protocol::frame::{self, Frame, FrameError, Next};
+use crate::protocol::limits::FRAME_DESCRIPTORS;
 
 /// Bytes of a lent buffer: a frame of stream data (262144 bytes and its header) and about as much
 /// again, so that a socket's worth of data can be read behind a frame that is being written.
@@ -59,7 +60,7 @@ pub(super) struct Inbox {
     /// What was received ends here.
     end: usize,
     descriptors: VecDeque<OwnedFd>,
-    /// Bytes that must be there, from the head on, before the next frame is whole.
+    /// Bytes that must be there before the frame at the head is whole; 0 if it is.
     need: usize,
 }
 
@@ -69,9 +70,11 @@ impl Inbox {
         self.end - self.start
     }
 
-    /// There is room to receive more now.
+    /// There is room to receive more now. An incomplete frame has fewer descriptors than a frame
+    /// may carry, so that a whole one is there, and goes before more are taken, if there are as
+    /// many.
     pub(super) fn has_room(&self) -> bool {
-        self.len() < BUFFER.max(self.need)
+        self.len() < BUFFER.max(self.need) && self.descriptors.len() < FRAME_DESCRIPTORS
     }
 
     /// Room to receive into, not empty, and where descriptors go. Call only if
@@ -94,8 +97,10 @@ impl Inbox {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        if self.need > self.buffer.len() {
-            self.buffer.resize(self.need, 0);
+        // A length is a claim: as much again as has come is all that is held ready for it.
+        let wanted = self.need.min(BUFFER.max(2 * self.len()));
+        if wanted > self.buffer.len() {
+            self.buffer.resize(wanted, 0);
         }
         (
             self.buffer.get_mut(self.end..).unwrap_or_default(),
@@ -128,7 +133,9 @@ impl Inbox {
                 Err(Broken::Descriptors)
             }
             Next::Incomplete(incomplete) => {
-                self.need = skip + incomplete.need;
+                // Only the frame at the head gets more than the usual room: those behind others
+                // wait for them to go.
+                self.need = if skip == 0 { incomplete.need } else { 0 };
                 Ok(None)
             }
         }

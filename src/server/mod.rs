@@ -6,7 +6,9 @@
 //! - `accept`, `activation`, `listeners`, `socket_file`, `lockfile`: the listening sockets.
 //! - `clients`, `context`, `workers`, `connection`: the clients, from accept to close.
 //! - `peercred`, `names`: who a client is.
-//! - `pump`, `side`, `inbox`, `outbox`, `transport`: bytes between two sockets and a session.
+//! - `auth`: who a client is, where that takes a dialogue.
+//! - `pump`, `side`, `inbox`, `outbox`: bytes between two connections and a session.
+//! - `transport`, `socket`, `security_layer`: what a connection is made of.
 //! - `upstream`: dialling a driver daemon.
 //! - `reload`, `file_watch`: the policy file, read again.
 //! - `drain`, `notify`, `daemonize`, `pid_file`, `logging`, `paths`: a daemon's manners.
@@ -24,6 +26,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 mod accept;
 mod activation;
+mod auth;
 mod clients;
 mod connection;
 mod context;
@@ -42,7 +45,9 @@ mod peercred;
 mod pid_file;
 mod pump;
 mod reload;
+mod security_layer;
 mod side;
+mod socket;
 mod socket_file;
 mod transport;
 mod upstream;
@@ -56,11 +61,12 @@ use file_watch::FileWatch;
 use listeners::Listeners;
 use names::Names;
 use notify::Notifier;
-use reload::{Candidate, Cause, LoadError, Reloader, Source};
+use reload::{Candidate, Cause, LoadError, Reloader};
 use workers::Workers;
 
 pub use daemonize::{BACKGROUND_OPTION, start_in_background};
-pub use paths::{is_system, pid_file, policy_file, variable};
+pub use paths::pid_file;
+pub use reload::{Contents, Source};
 
 /// What the command line asks of the daemon. Paths are absolute.
 #[derive(Debug, Clone, Default)]
@@ -343,10 +349,11 @@ impl Daemon {
     /// The orderly end: no new clients, the present ones as long as they need and may.
     async fn end(mut self, why: &str, mut signals: Signals) {
         self.watch = None;
-        self.notifier.stopping("stopping");
+        let deadline = self.ctx.policy.load().policy.daemon.drain;
+        self.notifier
+            .stopping(&format!("stopping: {why}"), deadline);
         self.listeners.close().await;
         self.ctx.drain.begin();
-        let deadline = self.ctx.policy.load().policy.daemon.drain;
         tracing::info!(
             clients = self.ctx.clients.live(),
             ?deadline,
@@ -374,7 +381,7 @@ impl Daemon {
         }
         drop(self.listeners);
         if let Some(workers) = Arc::into_inner(self.workers) {
-            workers.stop();
+            workers.stop().await;
         }
     }
 }

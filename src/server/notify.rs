@@ -2,8 +2,12 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use sd_notify::NotifyState;
+
+/// What ending may take beyond the time that is given to clients.
+const STOPPING_SPARE: Duration = Duration::from_secs(10);
 
 /// Delivers one message; replaced in tests.
 type Send = Box<dyn FnMut(&[NotifyState<'_>]) -> io::Result<()>>;
@@ -59,15 +63,16 @@ impl Notifier {
         }
     }
 
-    /// On the way out; nothing but status and watchdog follows.
-    pub(crate) fn stopping(&mut self, status: &str) {
-        let status = one_line(status);
-        if self.phase == Phase::Stopping {
-            self.tell(&[NotifyState::Status(&status)]);
-        } else {
-            self.phase = Phase::Stopping;
-            self.tell(&[NotifyState::Stopping, NotifyState::Status(&status)]);
-        }
+    /// On the way out, which may take as long as `deadline`; nothing but the watchdog follows.
+    /// The service manager is asked for that much patience, and some to spare.
+    pub(crate) fn stopping(&mut self, status: &str, deadline: Duration) {
+        self.phase = Phase::Stopping;
+        let patience = (deadline + STOPPING_SPARE).as_micros();
+        self.tell(&[
+            NotifyState::Stopping,
+            NotifyState::Status(&one_line(status)),
+            NotifyState::ExtendTimeoutUsec(patience.try_into().unwrap_or(u32::MAX)),
+        ]);
     }
 
     /// Every part of the daemon has made progress since the last call.
@@ -130,8 +135,8 @@ mod tests {
             notifier.reloading();
             notifier.ready("two");
             notifier.ready("three");
-            notifier.stopping("four");
-            notifier.stopping("five");
+            notifier.stopping("four", Duration::from_secs(30));
+            notifier.alive();
         });
         assert_eq!(
             sent,
@@ -140,8 +145,8 @@ mod tests {
                 "RELOADING=1 MONOTONIC_USEC",
                 "READY=1 STATUS=two",
                 "STATUS=three",
-                "STOPPING=1 STATUS=four",
-                "STATUS=five",
+                "STOPPING=1 STATUS=four EXTEND_TIMEOUT_USEC=40000000",
+                "WATCHDOG=1",
             ]
         );
     }
@@ -152,7 +157,7 @@ mod tests {
             notifier.reloading();
             notifier.ready("a");
             notifier.reloading();
-            notifier.stopping("b");
+            notifier.stopping("b", Duration::MAX / 2);
             notifier.ready("c");
             notifier.reloading();
         });
@@ -161,7 +166,7 @@ mod tests {
             [
                 "READY=1 STATUS=a",
                 "RELOADING=1 MONOTONIC_USEC",
-                "STOPPING=1 STATUS=b"
+                "STOPPING=1 STATUS=b EXTEND_TIMEOUT_USEC=4294967295"
             ]
         );
     }

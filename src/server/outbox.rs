@@ -16,6 +16,11 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn push(&mut self, bytes: &[u8]) {
+        // Once it is the larger part: a reader that always lags behind never empties this.
+        if self.written > self.bytes.len() / 2 {
+            self.bytes.drain(..self.written);
+            self.written = 0;
+        }
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -31,9 +36,9 @@ impl Outbox {
 
     /// Writes until all is written. Waits also while a relayed frame is under way: whoever writes
     /// that makes progress itself.
-    pub(super) fn poll_flush(
+    pub(super) fn poll_write(
         &mut self,
-        transport: &Transport,
+        transport: &mut Transport,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while let Some(rest @ [_, ..]) = self.bytes.get(self.written..) {
@@ -44,5 +49,16 @@ impl Outbox {
         }
         self.clear();
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes, and gets what was sent, relayed frames too, out of the transport's layers.
+    pub(super) fn poll_flush(
+        &mut self,
+        transport: &mut Transport,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let written = self.poll_write(transport, cx)?;
+        ready!(transport.poll_flush(cx))?;
+        written.map(Ok)
     }
 }

@@ -11,13 +11,13 @@ const SYSTEM_PID_FILE: &str = "/run/virtproxyd.pid";
 
 /// Whether this process is the system instance (effective user id 0) rather than a user's own.
 #[must_use]
-pub fn is_system() -> bool {
+pub(crate) fn is_system() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Where the policy is looked for when none is named. `None`: a user without a home.
 #[must_use]
-pub fn policy_file() -> Option<PathBuf> {
+pub(crate) fn policy_file() -> Option<PathBuf> {
     if is_system() {
         return Some(PathBuf::from(SYSTEM_POLICY));
     }
@@ -45,7 +45,7 @@ pub(crate) fn runtime_parent() -> Option<PathBuf> {
 /// A variable that paths in a policy may refer to: one of the environment, with the runtime
 /// directory in libvirt's sense.
 #[must_use]
-pub fn variable(name: &str) -> Option<String> {
+pub(crate) fn variable(name: &str) -> Option<String> {
     if name == "XDG_RUNTIME_DIR" {
         return runtime_parent()?.into_os_string().into_string().ok();
     }

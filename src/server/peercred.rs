@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -18,15 +19,26 @@ pub(crate) struct Peer {
     pid: i32,
     uid: u32,
     gid: u32,
-    /// Refers to the process itself, whatever becomes of its pid. From Linux 6.5 on.
-    pidfd: Option<OwnedFd>,
+    handle: Handle,
+}
+
+/// A hold on the peer's process that a new process with its pid cannot take.
+#[derive(Debug)]
+enum Handle {
+    /// Refers to the process itself. From Linux 6.5 on.
+    Pidfd(OwnedFd),
+    /// The kernel has no such thing: compare start times.
+    Unsupported,
+    /// The process has ended.
+    Gone,
 }
 
 impl Peer {
     /// Reads the kernel's record. Does not block.
     ///
     /// # Errors
-    /// Not a connected UNIX socket.
+    /// Not a connected UNIX socket, or no descriptor is left for the hold on the process: who
+    /// exhausts descriptors must not get a weaker check.
     pub(crate) fn of(socket: &impl AsFd) -> io::Result<Self> {
         // rustix's form of this option cannot hold the pid 0 of a peer in another pid namespace.
         let credentials = getsockopt(socket, sockopt::PeerCredentials)?;
@@ -34,7 +46,14 @@ impl Peer {
             pid: credentials.pid(),
             uid: credentials.uid(),
             gid: credentials.gid(),
-            pidfd: getsockopt(socket, sockopt::PeerPidfd).ok(),
+            handle: match getsockopt(socket, sockopt::PeerPidfd) {
+                Ok(pidfd) => Handle::Pidfd(pidfd),
+                Err(Errno::ENOPROTOOPT) => Handle::Unsupported,
+                Err(error @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => {
+                    return Err(error.into());
+                }
+                Err(_) => Handle::Gone,
+            },
         })
     }
 
@@ -77,9 +96,10 @@ impl Peer {
         let status = fs::read(proc.join("status")).ok()?;
         let label = fs::read(proc.join("attr/current")).unwrap_or_default();
         // Only now: if the process still lives, its pid has led to it all along.
-        let same = match &self.pidfd {
-            Some(pidfd) => is_running(pidfd),
-            None => read_start() == Some(start_time),
+        let same = match &self.handle {
+            Handle::Pidfd(pidfd) => is_running(pidfd),
+            Handle::Unsupported => read_start() == Some(start_time),
+            Handle::Gone => false,
         };
         if !same {
             return None;
@@ -217,6 +237,11 @@ mod tests {
         let mut seen = facts.groups.clone();
         seen.sort_unstable();
         assert_eq!(seen, groups);
+
+        // The same on a kernel without pidfds for peers.
+        let mut peer = Peer::of(&ours).unwrap();
+        peer.handle = Handle::Unsupported;
+        assert_eq!(peer.facts(&Names::default()).unwrap(), facts);
     }
 
     #[test]
@@ -232,27 +257,64 @@ mod tests {
         assert!(peer.process().is_none());
     }
 
-    #[test]
-    fn a_pidfd_notices_that_its_process_has_gone() {
+    /// A process, as root one with these groups and user 65534, that has connected and waits.
+    fn connected_process(groups: &str) -> (UnixStream, std::process::Child) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sock");
         let listener = UnixListener::bind(&path).unwrap();
-        let mut child = std::process::Command::new("/usr/bin/python3")
-            .arg("-c")
-            .arg("import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); sys.stdin.read()")
-            .arg(&path)
+        let script = "import os, socket, sys; s = socket.socket(socket.AF_UNIX); \
+                      s.connect(sys.argv[1]); \
+                      os.getuid() or (os.setgroups(eval(sys.argv[2])), os.setresgid(*3 * [65534]), \
+                      os.setresuid(*3 * [65534])); \
+                      t = socket.socket(socket.AF_UNIX); t.connect_ex(sys.argv[1]); sys.stdin.read()";
+        std::fs::set_permissions(
+            dir.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777))
+            .unwrap();
+        let child = std::process::Command::new("/usr/bin/python3")
+            .args(["-c", script])
+            .args([path.as_os_str(), groups.as_ref()])
             .stdin(std::process::Stdio::piped())
             .spawn()
             .unwrap();
+        let (_before, _) = listener.accept().unwrap();
         let (conn, _) = listener.accept().unwrap();
+        (conn, child)
+    }
+
+    #[test]
+    fn supplementary_groups_are_those_of_the_process() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root can choose groups");
+            return;
+        }
+        let (conn, mut child) = connected_process("[1, 2]");
+        let facts = Peer::of(&conn).unwrap().facts(&Names::default()).unwrap();
+        assert_eq!((facts.uid, facts.gid), (65534, 65534));
+        assert_eq!(facts.groups, [1, 2]);
+        assert_eq!(facts.group_names, ["daemon", "bin"]);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_noticed() {
+        let (conn, mut child) = connected_process("[]");
         let peer = Peer::of(&conn).unwrap();
         assert_eq!(peer.pid, i32::try_from(child.id()).unwrap());
         assert!(peer.process().is_some());
         drop(child.stdin.take());
         child.wait().unwrap();
-        if let Some(pidfd) = &peer.pidfd {
+        if let Handle::Pidfd(pidfd) = &peer.handle {
             assert!(!is_running(pidfd));
         }
         assert!(peer.process().is_none());
+        // The record made after the end still tells who it was, and nothing of the process.
+        let late = Peer::of(&conn).unwrap();
+        assert_eq!(late.uid, peer.uid);
+        assert!(late.process().is_none());
     }
 }

@@ -9,9 +9,9 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::side::Side;
 use super::transport::Transport;
@@ -24,6 +24,10 @@ use crate::session::{Action, Lost, Peer, Session, UpstreamId, Verdict};
 /// that asks and never listens costs this much.
 const OUTBOX: usize = 256 * 1024;
 
+/// How often a client that is not read is looked at for whether it has left, which is otherwise
+/// seen by reading.
+const GLANCE: Duration = Duration::from_secs(1);
+
 /// A client connection and its upstream.
 pub(super) struct Pump<'a> {
     session: Session,
@@ -33,6 +37,7 @@ pub(super) struct Pump<'a> {
     upstream: Option<Upstream>,
     dial: Option<Dial>,
     timer: Option<Pin<Box<Sleep>>>,
+    glance: Option<Pin<Box<Sleep>>>,
     end: End,
     /// The session has asked for the client's next frame to be offered again.
     held: bool,
@@ -49,6 +54,8 @@ struct Upstream {
     gone: bool,
     /// Nothing can be written to it.
     deaf: bool,
+    /// Frames of the proxy's own that come after what it said.
+    epilogue: Vec<u8>,
 }
 
 /// How far the client's connection has come to its end.
@@ -80,6 +87,7 @@ impl<'a> Pump<'a> {
             upstream: None,
             dial: None,
             timer: None,
+            glance: None,
             end: End::Open,
             held: false,
             eof_told: false,
@@ -104,6 +112,7 @@ impl<'a> Pump<'a> {
             moved |= self.move_from_upstream(cx, now);
             moved |= self.poll_outboxes(cx);
             moved |= self.poll_timer(cx);
+            self.poll_glance(cx);
             if !moved || self.end == End::Closed {
                 return;
             }
@@ -119,7 +128,10 @@ impl<'a> Pump<'a> {
                 Action::Send {
                     to: Peer::Client,
                     bytes,
-                } => self.client.outbox.push(&bytes),
+                } => match &mut self.upstream {
+                    Some(upstream) if upstream.gone => upstream.epilogue.extend(bytes),
+                    _ => self.client.outbox.push(&bytes),
+                },
                 Action::Send {
                     to: Peer::Upstream(id),
                     bytes,
@@ -141,6 +153,8 @@ impl<'a> Pump<'a> {
                         upstream.gone = true;
                     }
                 }
+                Action::Polkit | Action::Sasl(_) | Action::Secure => self.end = End::Closed,
+                Action::Authenticated | Action::AuthenticationFailed => {}
                 Action::Close if self.end == End::Open => self.end = End::Flushing,
                 Action::Close => {}
                 Action::Abort => self.end = End::Closed,
@@ -162,11 +176,13 @@ impl<'a> Pump<'a> {
             Ok(transport) => {
                 let descriptors = transport.carries_descriptors();
                 let side = Side::new(transport);
+                self.retire_upstream();
                 self.upstream = Some(Upstream {
                     id,
                     side,
                     gone: false,
                     deaf: false,
+                    epilogue: Vec::new(),
                 });
                 self.session.handle_connected(id, descriptors);
             }
@@ -182,6 +198,10 @@ impl<'a> Pump<'a> {
         let mut moved = false;
         while self.end == End::Open {
             moved |= self.write_to_upstream(cx);
+            moved |= self.perform_actions();
+            if self.owed() > OUTBOX {
+                return moved;
+            }
             if self.decide_client(now) {
                 moved = true;
                 continue;
@@ -189,13 +209,13 @@ impl<'a> Pump<'a> {
             if self.client.eof {
                 return moved | self.end_client(now);
             }
-            let owed = self.client.outbox.len() + self.upstream_outbox_len();
-            if owed > OUTBOX || !self.client.inbox.has_room() {
+            if !self.client.inbox.has_room() {
                 return moved;
             }
             if self.client.poll_receive(cx).is_pending() {
                 return moved;
             }
+            self.session.handle_heard(Peer::Client, now);
             moved = true;
         }
         while self.end == End::Lingering && self.client.poll_receive(cx).is_ready() {
@@ -208,13 +228,16 @@ impl<'a> Pump<'a> {
         moved
     }
 
-    fn upstream_outbox_len(&self) -> usize {
-        self.upstream
-            .as_ref()
-            .map_or(0, |upstream| upstream.side.outbox.len())
+    /// Bytes of the proxy's own frames that the client's frames made and that are still here.
+    fn owed(&self) -> usize {
+        let to_upstream = self.upstream.as_ref().map_or(0, |upstream| {
+            upstream.side.outbox.len() + upstream.epilogue.len()
+        });
+        self.client.outbox.len() + to_upstream
     }
 
-    /// Offers the client's frames to the session. Returns whether anything was decided.
+    /// Offers the client's frames to the session, up to one that the session answers itself: what
+    /// is owed counts before the next. Returns whether anything was decided.
     fn decide_client(&mut self, now: Instant) -> bool {
         let (mut decided, client) = (false, &mut self.client);
         self.held = false;
@@ -244,6 +267,9 @@ impl<'a> Pump<'a> {
             };
             client.decided.push(to, &frame);
             decided = true;
+            if to.is_none() {
+                return true;
+            }
         }
     }
 
@@ -291,10 +317,11 @@ impl<'a> Pump<'a> {
                 return moved;
             };
             if upstream.gone {
-                if upstream.side.decided.is_empty() {
-                    self.upstream = None;
+                if !upstream.side.decided.is_empty() {
+                    return moved;
                 }
-                return moved;
+                self.retire_upstream();
+                return true;
             }
             if decide_upstream(upstream, &mut self.session, now) {
                 moved = true;
@@ -303,6 +330,7 @@ impl<'a> Pump<'a> {
             let side = &mut upstream.side;
             if !side.eof && side.outbox.len() <= OUTBOX && side.inbox.has_room() {
                 if side.poll_receive(cx).is_ready() {
+                    self.session.handle_heard(Peer::Upstream(upstream.id), now);
                     moved = true;
                     continue;
                 }
@@ -315,6 +343,13 @@ impl<'a> Pump<'a> {
                 moved = true;
             }
             return moved;
+        }
+    }
+
+    /// Drops the upstream. What it said has been passed on, and what follows that can be.
+    fn retire_upstream(&mut self) {
+        if let Some(upstream) = self.upstream.take() {
+            self.client.outbox.push(&upstream.epilogue);
         }
     }
 
@@ -343,6 +378,7 @@ impl<'a> Pump<'a> {
 
     /// Writes the proxy's own frames, and ends the client's connection after the last.
     fn poll_outboxes(&mut self, cx: &mut Context<'_>) -> bool {
+        let before = self.owed();
         if let Some(upstream) = &mut self.upstream {
             let Side {
                 outbox, transport, ..
@@ -352,11 +388,14 @@ impl<'a> Pump<'a> {
                 outbox.clear();
             }
         }
-        let flushed = match self.client.outbox.poll_flush(&self.client.transport, cx) {
-            Poll::Ready(Ok(())) => self
-                .upstream
-                .as_ref()
-                .is_none_or(|upstream| upstream.side.decided.is_empty()),
+        let flushed = match self
+            .client
+            .outbox
+            .poll_flush(&mut self.client.transport, cx)
+        {
+            Poll::Ready(Ok(())) => self.upstream.as_ref().is_none_or(|upstream| {
+                upstream.side.decided.is_empty() && upstream.epilogue.is_empty()
+            }),
             Poll::Ready(Err(_)) => {
                 self.end = End::Closed;
                 return true;
@@ -364,9 +403,10 @@ impl<'a> Pump<'a> {
             Poll::Pending => false,
         };
         if self.end != End::Flushing || !flushed {
-            return false;
+            // A side that was not read because of what it was owed may be read again.
+            return self.owed() < before;
         }
-        self.client.transport.shutdown_write();
+        self.client.transport.shutdown_write(cx);
         self.client.inbox.clear();
         self.end = if self.client.eof {
             End::Closed
@@ -394,12 +434,43 @@ impl<'a> Pump<'a> {
             let now = Instant::now();
             if deadline.into_std() <= now {
                 self.timer = None;
+                self.excuse_silence(now);
                 self.session.handle_timeout(now);
                 return true;
             }
             timer.as_mut().reset(deadline);
         }
         false
+    }
+}
+
+impl Pump<'_> {
+    /// Ends the connection of a client that has left while it was not read.
+    fn poll_glance(&mut self, cx: &mut Context<'_>) {
+        if self.end != End::Open || self.client.eof || self.client.inbox.has_room() {
+            self.glance = None;
+            return;
+        }
+        let glance = self.glance.get_or_insert_with(|| Box::pin(sleep(GLANCE)));
+        while glance.as_mut().poll(cx).is_ready() {
+            if self.client.transport.is_hung_up() {
+                self.end = End::Closed;
+                return;
+            }
+            glance.as_mut().reset(tokio::time::Instant::now() + GLANCE);
+        }
+    }
+
+    /// A side whose bytes wait because the other side takes none is not silent.
+    fn excuse_silence(&mut self, now: Instant) {
+        if !self.client.inbox.has_room() {
+            self.session.handle_heard(Peer::Client, now);
+        }
+        if let Some(upstream) = &self.upstream
+            && !upstream.side.inbox.has_room()
+        {
+            self.session.handle_heard(Peer::Upstream(upstream.id), now);
+        }
     }
 }
 
@@ -420,8 +491,8 @@ fn decide_upstream(upstream: &mut Upstream, session: &mut Session, now: Instant)
             Ok(Some(frame)) => frame,
             Ok(None) => return decided,
             Err(broken) => {
-                tracing::warn!(why = %broken, "the upstream broke the protocol");
-                session.handle_upstream_lost(*id, &Lost::Protocol("a broken frame"), now);
+                let lost = Lost::Protocol(broken.to_string().into());
+                session.handle_upstream_lost(*id, &lost, now);
                 *gone = true;
                 return true;
             }

@@ -1,5 +1,6 @@
 //! Reading the policy, at the start and again: whole, off the main thread, one at a time.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::listeners::{self, GroupIds};
 use super::paths;
-use crate::policy::{self, MAX_FILE_BYTES, Report, model::Policy};
+use crate::policy::{self, Loaded, MAX_FILE_BYTES, Report, model::Policy};
 
 /// The policies that are built in: the examples of the same names.
 const SYSTEM_POLICY: &str = include_str!("../../examples/modular.yaml");
@@ -17,7 +18,7 @@ const SESSION_POLICY: &str = include_str!("../../examples/session.yaml");
 
 /// Where the policy comes from.
 #[derive(Debug, Clone)]
-pub(crate) enum Source {
+pub enum Source {
     /// A file that must be there.
     Named(PathBuf),
     /// The file at the default place, or the built-in policy if there is none.
@@ -26,8 +27,16 @@ pub(crate) enum Source {
     BuiltIn,
 }
 
-/// What the source held. An unreadable file is remembered too, to tell news from repetition.
-type Contents = Result<Option<Vec<u8>>, (io::ErrorKind, String)>;
+/// What a source held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contents {
+    /// What messages call it: the file's path, if it was one.
+    pub name: String,
+    bytes: Cow<'static, [u8]>,
+}
+
+/// What an attempt to read saw; failures too, to tell news from repetition.
+type Seen = Result<Contents, Report>;
 
 /// A policy ready to be put in force.
 #[derive(Debug)]
@@ -77,75 +86,84 @@ pub(crate) enum Cause {
 
 impl Source {
     /// The file named on the command line, or else the default.
-    pub(crate) fn new(named: Option<PathBuf>) -> Self {
+    #[must_use]
+    pub fn new(named: Option<PathBuf>) -> Self {
         match named {
             Some(path) => Self::Named(path),
             None => paths::policy_file().map_or(Self::BuiltIn, Self::Default),
         }
     }
 
+    /// Reads it. Blocks.
+    ///
+    /// # Errors
+    /// A report that the file cannot be read.
+    pub fn read(&self) -> Result<Contents, Report> {
+        let Some(path) = self.path() else {
+            return Ok(Contents::built_in());
+        };
+        let name = path.display().to_string();
+        match read_bounded(path) {
+            Ok(bytes) => Ok(Contents {
+                name,
+                bytes: bytes.into(),
+            }),
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && matches!(self, Self::Default(_)) =>
+            {
+                Ok(Contents::built_in())
+            }
+            Err(error) => Err(Report::unreadable(&name, error.to_string())),
+        }
+    }
+
     /// The file to watch.
-    pub(crate) fn path(&self) -> Option<&Path> {
+    fn path(&self) -> Option<&Path> {
         match self {
             Self::Named(path) | Self::Default(path) => Some(path),
             Self::BuiltIn => None,
         }
     }
+}
 
-    fn read(&self) -> Contents {
-        let read = |path: &Path| {
-            let text = read_bounded(path);
-            text.map_err(|error| (error.kind(), format!("{}: {error}", path.display())))
+impl Contents {
+    fn built_in() -> Self {
+        let text = if paths::is_system() {
+            SYSTEM_POLICY
+        } else {
+            SESSION_POLICY
         };
-        match self {
-            Self::Named(path) => read(path).map(Some),
-            Self::Default(path) => match read(path) {
-                Err((io::ErrorKind::NotFound, _)) => Ok(None),
-                other => other.map(Some),
-            },
-            Self::BuiltIn => Ok(None),
+        Self {
+            name: "the built-in policy".to_owned(),
+            bytes: text.as_bytes().into(),
         }
     }
 
-    fn compile(&self, contents: &Contents) -> Result<Candidate, LoadError> {
-        let contents = contents.as_ref();
-        let contents = contents.map_err(|(_, error)| LoadError::new(error.clone()))?;
-        let (origin, policy) = match contents {
-            Some(bytes) => {
-                let path = self.path().unwrap_or(Path::new("policy"));
-                let name = path.display().to_string();
-                let policy = compile(&name, policy::decode(&name, bytes)?)?;
-                (name, policy)
-            }
-            None => {
-                let system = paths::is_system();
-                let text = if system {
-                    SYSTEM_POLICY
-                } else {
-                    SESSION_POLICY
-                };
-                let name = "the built-in policy".to_owned();
-                let policy = compile(&name, text)?;
-                (name, policy)
-            }
-        };
-        let groups = listeners::resolve_groups(&policy)
-            .map_err(|error| LoadError::new(error.to_string()))?;
-        Ok(Candidate {
-            origin,
-            policy,
-            groups,
-        })
+    /// The policy that it describes.
+    ///
+    /// # Errors
+    /// A report of every problem.
+    pub fn load(&self) -> Result<Loaded, Report> {
+        let text = policy::decode(&self.name, &self.bytes)?;
+        policy::load(&self.name, text, &paths::variable)
     }
 }
 
-/// The policy of a text; what is hardly meant as written goes to the log.
-fn compile(name: &str, text: &str) -> Result<Policy, LoadError> {
-    let loaded = policy::load(name, text, &paths::variable)?;
-    if !loaded.warnings.is_empty() {
-        tracing::warn!("{}", loaded.warnings.render_human(false).trim_end());
+/// The policy of what was seen, ready to be put in force; what is hardly meant as written goes to
+/// the log.
+fn candidate(seen: &Seen) -> Result<Candidate, LoadError> {
+    let contents = seen.as_ref().map_err(Report::clone)?;
+    let Loaded { policy, warnings } = contents.load()?;
+    if !warnings.is_empty() {
+        tracing::warn!("{}", warnings.render_human(false).trim_end());
     }
-    Ok(loaded.policy)
+    let groups =
+        listeners::resolve_groups(&policy).map_err(|error| LoadError::new(error.to_string()))?;
+    Ok(Candidate {
+        origin: contents.name.clone(),
+        policy,
+        groups,
+    })
 }
 
 /// Reads a file up to one byte over the policy's bound, so that its check sees what is too large.
@@ -162,14 +180,14 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
 pub(crate) struct Reloader {
     source: Source,
     /// What the last attempt saw.
-    seen: Arc<Contents>,
+    seen: Arc<Seen>,
     running: Option<JoinHandle<Attempt>>,
     pending: Option<Cause>,
 }
 
 #[derive(Debug)]
 struct Attempt {
-    seen: Arc<Contents>,
+    seen: Arc<Seen>,
     outcome: Option<Result<Candidate, LoadError>>,
 }
 
@@ -180,7 +198,7 @@ impl Reloader {
     /// There is no usable policy.
     pub(crate) fn first(source: Source) -> Result<(Self, Candidate), LoadError> {
         let seen = Arc::new(source.read());
-        let candidate = source.compile(&seen)?;
+        let candidate = candidate(&seen)?;
         let reloader = Self {
             source,
             seen,
@@ -201,7 +219,7 @@ impl Reloader {
         self.running = Some(tokio::task::spawn_blocking(move || {
             let seen = Arc::new(source.read());
             let news = cause == Cause::Signal || seen != before;
-            let outcome = news.then(|| source.compile(&seen));
+            let outcome = news.then(|| candidate(&seen));
             Attempt { seen, outcome }
         }));
     }

@@ -39,6 +39,9 @@ pub(super) struct Run {
     bytes: usize,
     /// Descriptors, each on a byte of its own, that follow the last frame.
     descriptors: usize,
+    /// Some of it has been written. Frames that come now make a run of their own: one that grew
+    /// while it is written would never let a frame of the proxy's own through.
+    started: bool,
 }
 
 impl Decided {
@@ -65,7 +68,7 @@ impl Decided {
         self.bytes += frame.wire_len();
         self.descriptors += frame.descriptors;
         match self.runs.back_mut() {
-            Some(run) if run.to == to && run.descriptors == 0 => {
+            Some(run) if run.to == to && run.descriptors == 0 && !run.started => {
                 run.bytes += frame.len();
                 run.descriptors = frame.descriptors;
             }
@@ -73,6 +76,7 @@ impl Decided {
                 to,
                 bytes: frame.len(),
                 descriptors: frame.descriptors,
+                started: false,
             }),
         }
     }
@@ -110,13 +114,14 @@ impl Side {
         };
         if !to.outbox.mid_frame {
             // Frames of the proxy's own come first: they are older.
-            ready!(to.outbox.poll_flush(&to.transport, cx))?;
+            ready!(to.outbox.poll_write(&mut to.transport, cx))?;
         }
         while run.bytes > 0 {
             let sent = ready!(to.transport.poll_send(cx, self.inbox.head(run.bytes)))?;
             self.inbox.consume(sent);
             self.decided.bytes -= sent;
             run.bytes -= sent;
+            run.started = true;
             to.outbox.mid_frame = run.bytes > 0 || run.descriptors > 0;
         }
         while run.descriptors > 0 {

@@ -2,10 +2,10 @@
 //! at the cost of another daemon, removed only while they are ours.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -198,25 +198,25 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// The system's run directory is for all to pass through, a user's own for the user alone.
+/// Creates the directory if it is missing: the system's for all to pass through, a user's own for
+/// the user alone.
 fn make_parent(path: &Path) -> Result<(), BindError> {
-    let Some(parent) = path.parent() else {
+    let Some(parent) = path.parent().filter(|parent| !parent.exists()) else {
         return Ok(());
     };
-    let mode = if super::paths::is_system() {
-        0o755
-    } else {
-        0o700
-    };
-    DirBuilder::new()
+    let system = super::paths::is_system();
+    let mode = if system { 0o755 } else { 0o700 };
+    let made = DirBuilder::new()
         .recursive(true)
         .mode(mode)
         .create(parent)
-        .map_err(|source| BindError::Io {
-            path: path.to_path_buf(),
-            action: "create its directory",
-            source,
-        })
+        // A strict umask would keep everybody out.
+        .and_then(|()| fs::set_permissions(parent, Permissions::from_mode(mode)));
+    made.map_err(|source| BindError::Io {
+        path: path.to_path_buf(),
+        action: "create its directory",
+        source,
+    })
 }
 
 /// A hidden lock file beside the socket: the directory itself could be locked by anyone who can
@@ -348,6 +348,20 @@ mod tests {
             Err(BindError::InUse(_))
         ));
         assert_eq!(identity(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn a_socket_that_another_of_us_is_setting_up_is_not_taken_for_stale() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let _lock = lock(&path).unwrap();
+        // Bound and not yet listening: to a client it looks as if nobody were there.
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(matches!(
+            SocketFile::bind(&path, OPEN),
+            Err(BindError::InUse(_))
+        ));
+        assert!(path.exists());
     }
 
     #[test]

@@ -1,103 +1,135 @@
-//! A connected socket as the pump sees it: non-blocking, woken by readiness, with descriptors
-//! where the socket can carry them.
+//! A connection as the pump sees it: non-blocking, woken by readiness, with descriptors where the
+//! socket can carry them, and with whatever layers lie over the socket.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::net::{
-    self, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, Shutdown,
-};
-use tokio::io::Interest;
-use tokio::net::UnixStream;
+use rustix::net::{self, Shutdown};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsStream;
 
-use crate::protocol::limits::FRAME_DESCRIPTORS;
+use super::security_layer::Layered;
+use super::socket;
 
-/// Bytes for the descriptors of one `recvmsg`. libvirt sends one at a time; more than a frame may
-/// carry is cut off by the kernel, which closes what it cuts.
-const CONTROL: usize = rustix::cmsg_space!(ScmRights(FRAME_DESCRIPTORS));
-
-/// A connected stream socket.
+/// A connection. What is sent may lie in a layer until [`Transport::poll_flush`] is ready.
 #[derive(Debug)]
 pub(super) struct Transport {
-    socket: UnixStream,
+    channel: Channel,
+    /// A SASL mechanism's security layer, over everything else.
+    layer: Option<Box<Layered>>,
+}
+
+/// What a connection is made of.
+#[derive(Debug)]
+pub(super) enum Channel {
+    /// A UNIX socket, the only one that carries descriptors.
+    Unix(UnixStream),
+    /// Plain TCP.
+    Tcp(TcpStream),
+    /// TLS over TCP, after its handshake.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Channel {
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        descriptors: &mut VecDeque<OwnedFd>,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Unix(socket) => socket::poll_recv_unix(socket, cx, buffer, descriptors),
+            Self::Tcp(socket) => socket::poll_recv_tcp(socket, cx, buffer),
+            Self::Tls(stream) => {
+                let mut buffer = ReadBuf::new(buffer);
+                ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+                Poll::Ready(Ok(buffer.filled().len()))
+            }
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Unix(socket) => socket::poll_send(socket, cx, bytes),
+            Self::Tcp(socket) => socket::poll_send(socket, cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Unix(_) | Self::Tcp(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(socket) => socket.as_fd(),
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Tls(stream) => stream.get_ref().0.as_fd(),
+        }
+    }
 }
 
 impl Transport {
+    /// Over a channel that is ready for the first frame.
+    pub(super) fn new(channel: Channel) -> Self {
+        Self {
+            channel,
+            layer: None,
+        }
+    }
+
     /// Takes a connected, non-blocking UNIX socket.
     pub(super) fn unix(socket: StdUnixStream) -> io::Result<Self> {
-        let socket = UnixStream::from_std(socket)?;
-        Ok(Self { socket })
+        Ok(Self::new(Channel::Unix(UnixStream::from_std(socket)?)))
+    }
+
+    /// Puts a security layer over what is sent and received from now on.
+    pub(super) fn secure(&mut self, layer: Box<Layered>) {
+        self.layer = Some(layer);
     }
 
     /// Descriptors can travel.
-    #[expect(
-        clippy::unused_self,
-        reason = "other kinds of socket cannot carry them"
-    )]
     pub(super) fn carries_descriptors(&self) -> bool {
-        true
+        matches!(self.channel, Channel::Unix(_)) && self.layer.is_none()
     }
 
     /// Receives into `buffer`, which is not empty, and appends the descriptors that came along.
     /// 0 bytes are the end.
     pub(super) fn poll_recv(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
         descriptors: &mut VecDeque<OwnedFd>,
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.socket.poll_read_ready(cx))?;
-            let mut received = None;
-            let outcome = self.socket.try_io(Interest::READABLE, || {
-                let before = descriptors.len();
-                let count = self.recv(buffer, descriptors)?;
-                received = Some(count);
-                // A short read has emptied the socket, unless it ended at a descriptor: the next
-                // attempt would only learn that there is nothing.
-                let emptied = 0 < count && count < buffer.len() && descriptors.len() == before;
-                if emptied {
-                    Err(Errno::AGAIN.into())
-                } else {
-                    Ok(())
-                }
-            });
-            if let Some(count) = received {
-                return Poll::Ready(Ok(count));
-            }
-            retry(outcome)?;
+        match &mut self.layer {
+            None => self.channel.poll_recv(cx, buffer, descriptors),
+            Some(layer) => layer.poll_recv(buffer, |sealed| {
+                self.channel.poll_recv(cx, sealed, descriptors)
+            }),
         }
-    }
-
-    fn recv(&self, buffer: &mut [u8], descriptors: &mut VecDeque<OwnedFd>) -> Result<usize, Errno> {
-        let mut space = [MaybeUninit::uninit(); CONTROL];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let buffers = &mut [IoSliceMut::new(buffer)];
-        let received = net::recvmsg(&self.socket, buffers, &mut control, flags)?;
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                descriptors.extend(rights);
-            }
-        }
-        if received.flags.contains(ReturnFlags::CTRUNC) {
-            return Err(Errno::BADMSG);
-        }
-        Ok(received.bytes)
     }
 
     /// Sends some of `bytes`, which is not empty; returns how many.
-    pub(super) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write(cx, bytes.len(), |fd| {
-            net::send(fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
-        })
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.layer {
+            None => self.channel.poll_send(cx, bytes),
+            Some(layer) => layer.poll_send(bytes, |sealed| self.channel.poll_send(cx, sealed)),
+        }
     }
 
     /// Sends one byte with one descriptor, as libvirt does for each descriptor of a frame.
@@ -106,46 +138,26 @@ impl Transport {
         cx: &mut Context<'_>,
         descriptor: BorrowedFd<'_>,
     ) -> Poll<io::Result<()>> {
-        let send = |fd: BorrowedFd<'_>| {
-            let rights = [descriptor];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-            let mut control = SendAncillaryBuffer::new(&mut space);
-            control.push(SendAncillaryMessage::ScmRights(&rights));
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            net::sendmsg(fd, &[IoSlice::new(&[0])], &mut control, flags)
-        };
-        self.poll_write(cx, 1, send).map_ok(|_| ())
+        match &self.channel {
+            Channel::Unix(socket) if self.layer.is_none() => {
+                socket::poll_send_descriptor(socket, cx, descriptor)
+            }
+            // The session lets no descriptor pass to here.
+            _ => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
     }
 
-    fn poll_write(
-        &self,
-        cx: &mut Context<'_>,
-        length: usize,
-        send: impl Fn(BorrowedFd<'_>) -> Result<usize, Errno>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.socket.poll_write_ready(cx))?;
-            let mut sent = None;
-            let outcome = self.socket.try_io(Interest::WRITABLE, || {
-                let count = send(self.socket.as_fd())?;
-                sent = Some(count);
-                // A short write has filled the socket.
-                if count < length {
-                    Err(Errno::AGAIN.into())
-                } else {
-                    Ok(())
-                }
-            });
-            if let Some(count) = sent {
-                return Poll::Ready(Ok(count));
-            }
-            retry(outcome)?;
+    /// Ready once nothing of what was sent lies in a layer.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(layer) = &mut self.layer {
+            ready!(layer.poll_flush(|sealed| self.channel.poll_send(cx, sealed)))?;
         }
+        self.channel.poll_flush(cx)
     }
 
     /// Whether the peer has closed both directions: nothing that is sent will be read.
     pub(super) fn is_hung_up(&self) -> bool {
-        let mut socket = [PollFd::new(&self.socket, PollFlags::empty())];
+        let mut socket = [PollFd::new(&self.channel, PollFlags::empty())];
         let now = Timespec {
             tv_sec: 0,
             tv_nsec: 0,
@@ -157,19 +169,11 @@ impl Transport {
     }
 
     /// Tells the peer that nothing more will come.
-    pub(super) fn shutdown_write(&self) {
-        // A peer that has gone needs no telling.
-        _ = net::shutdown(&self.socket, Shutdown::Write);
-    }
-}
-
-/// Nothing is wrong with an attempt that found the socket not ready, or was interrupted.
-fn retry(outcome: io::Result<()>) -> io::Result<()> {
-    match outcome {
-        Err(error) => match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(()),
-            _ => Err(error),
-        },
-        Ok(()) => Ok(()),
+    pub(super) fn shutdown_write(&mut self, cx: &mut Context<'_>) {
+        // A peer that has gone needs no telling, and one that takes nothing is not waited for.
+        match &mut self.channel {
+            Channel::Tls(stream) => _ = Pin::new(stream).poll_shutdown(cx),
+            channel => _ = net::shutdown(channel, Shutdown::Write),
+        }
     }
 }

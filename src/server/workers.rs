@@ -4,11 +4,11 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
 use super::clients::ClientGuard;
@@ -24,6 +24,9 @@ const LOOKUP_THREADS: usize = 8;
 /// How long a client may have to wait for its names before it is refused.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long the end of the daemon waits for its threads.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
 /// The worker threads.
 #[derive(Debug)]
 pub(crate) struct Workers {
@@ -38,7 +41,8 @@ struct Worker {
     load: Arc<AtomicUsize>,
     /// The last tick answered.
     answered: Arc<AtomicU64>,
-    thread: JoinHandle<()>,
+    /// Fails when the thread has ended.
+    ended: oneshot::Receiver<()>,
 }
 
 enum Job {
@@ -110,11 +114,21 @@ impl Workers {
             .all(|worker| worker.answered.load(Ordering::Relaxed) >= number)
     }
 
-    /// Ends all workers; connections that are still open are closed.
-    pub(crate) fn stop(self) {
-        for worker in self.workers {
-            drop(worker.jobs);
-            let _ = worker.thread.join();
+    /// Ends all workers; connections that are still open are closed. A thread that hangs is not
+    /// waited for: it ends with the process.
+    pub(crate) async fn stop(self) {
+        let ended: Vec<_> = self
+            .workers
+            .into_iter()
+            .map(|worker| worker.ended)
+            .collect();
+        let all = async {
+            for ended in ended {
+                let _ = ended.await;
+            }
+        };
+        if tokio::time::timeout(STOP_DEADLINE, all).await.is_err() {
+            tracing::error!("a worker thread hangs; ending without it");
         }
     }
 }
@@ -127,17 +141,22 @@ impl Worker {
             .build()?;
         let (jobs, queue) = unbounded_channel();
         let answered = Arc::new(AtomicU64::new(0));
-        let thread = std::thread::Builder::new()
+        let (alive, ended) = oneshot::channel();
+        std::thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn({
                 let answered = Arc::clone(&answered);
-                move || work(runtime, queue, &answered, &ctx)
+                move || {
+                    // Dropped at the end, however that comes.
+                    let _alive: oneshot::Sender<()> = alive;
+                    work(runtime, queue, &answered, &ctx);
+                }
             })?;
         Ok(Self {
             jobs,
             load: Arc::new(AtomicUsize::new(0)),
             answered,
-            thread,
+            ended,
         })
     }
 }

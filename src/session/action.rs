@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::UpstreamId;
+use super::{SaslInput, UpstreamId};
 use crate::policy::model::Upstream;
 
 /// One end of the proxied conversation.
@@ -33,8 +33,20 @@ pub enum Action {
         /// Dial the socket for read-only clients.
         readonly: bool,
     },
-    /// Close this connection at once, finished or not.
+    /// Close this connection at once, finished or not. What it said before still comes before what
+    /// is sent to the client from now on.
     Disconnect(UpstreamId),
+    /// Ask polkit about the client; the answer comes back as `handle_polkit`.
+    Polkit,
+    /// Move the client's SASL exchange; the outcome comes back as `handle_sasl`.
+    Sasl(SaslInput),
+    /// Once everything so far has been written, what follows travels in the security layer that
+    /// the SASL exchange has agreed on, in both directions.
+    Secure,
+    /// The client has proven who it is: it no longer counts as unauthenticated.
+    Authenticated,
+    /// A proof was refused: to be counted.
+    AuthenticationFailed,
     /// Close the client's connection once everything for it has been written.
     Close,
     /// Close the client's connection at once.

@@ -7,13 +7,17 @@
 //!
 //! - [`action`]: what the shell is told.
 //! - [`router`]: what the session asks of the policy.
+//! - `authenticating`: the client proves who it is.
 //! - `opening`: the dialogue that opens an upstream for the client.
+//! - `identity`: what the daemon is told of the client.
 //! - `serving`: calls, replies, streams and events once it is open.
 //! - `calls`, `streams`: what is outstanding.
 //! - `keepalive`: pings, and silence that lasts too long.
 
 pub mod action;
+mod authenticating;
 mod calls;
+mod identity;
 mod keepalive;
 mod opening;
 pub mod router;
@@ -22,12 +26,15 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use action::{Action, Peer, Verdict};
+use authenticating::Authenticating;
+pub use authenticating::{Auth, SaslInput, SaslProgress};
 use keepalive::{Keepalive, Silence};
 use opening::Opening;
 pub use router::Router;
@@ -67,7 +74,7 @@ pub enum Lost {
     /// It closed the connection.
     Closed,
     /// It sent something that no daemon sends.
-    Protocol(&'static str),
+    Protocol(Cow<'static, str>),
     /// It answered no ping.
     Silent,
 }
@@ -92,6 +99,10 @@ pub struct Setup {
     pub keepalive: KeepaliveConfig,
     /// The client's socket can carry descriptors.
     pub descriptors: bool,
+    /// How the client is to prove who it is.
+    pub auth: Auth,
+    /// How long it may take for that.
+    pub auth_timeout: Duration,
 }
 
 /// One client connection.
@@ -112,6 +123,8 @@ pub struct Session {
 /// Where the connection stands.
 #[derive(Debug)]
 enum Phase {
+    /// The client has to prove who it is.
+    Authenticating(Box<Authenticating>),
     /// Nothing is open yet.
     Unopened {
         /// The client must have opened by then.
@@ -134,11 +147,18 @@ impl Session {
     /// A session for a client that has just connected.
     #[must_use]
     pub fn new(setup: Setup, now: Instant) -> Self {
-        Self {
-            setup,
-            phase: Phase::Unopened {
+        let phase = match setup.auth {
+            Auth::None => Phase::Unopened {
                 deadline: now + OPEN_DEADLINE,
             },
+            Auth::Polkit | Auth::Sasl(_) => {
+                let deadline = now + setup.auth_timeout;
+                Phase::Authenticating(Box::new(Authenticating::new(deadline)))
+            }
+        };
+        Self {
+            setup,
+            phase,
             keepalive: None,
             draining: false,
             leaving: None,
@@ -151,6 +171,7 @@ impl Session {
     #[must_use]
     pub fn client_frame_cap(&self) -> usize {
         match self.phase {
+            Phase::Authenticating(_) => limits::FRAME_MAX_UNAUTHENTICATED,
             Phase::Unopened { .. } | Phase::Opening(_) => limits::FRAME_MAX_UNOPENED,
             Phase::Serving(_) | Phase::Closing { .. } | Phase::Closed => limits::FRAME_MAX,
         }
@@ -171,6 +192,7 @@ impl Session {
         let phase = match &self.phase {
             Phase::Unopened { deadline } | Phase::Closing { deadline } => Some(*deadline),
             Phase::Closed => None,
+            Phase::Authenticating(auth) => Some(auth.deadline()),
             Phase::Opening(opening) => Some(opening.deadline()),
             Phase::Serving(serving) => serving.deadline().into_iter().chain(self.leaving).min(),
         };
@@ -198,6 +220,11 @@ impl Session {
         if header.kind.is_call() {
             // Checked in every phase, before anything looks at the procedure: a call that is odd in
             // one field must not get past a check on another.
+            if self.uses(header.serial) {
+                tracing::warn!(?header, "the client uses a serial twice: closing");
+                self.abort();
+                return Verdict::Consumed;
+            }
             if header.program == Program::REMOTE && header.version != VERSION {
                 let fault = Fault::unknown_program(header.program, header.version);
                 self.refuse(header, &fault);
@@ -207,11 +234,16 @@ impl Session {
                 self.refuse(header, &Fault::unexpected_status(header.status));
                 return Verdict::Consumed;
             }
-            if let Some(verdict) = self.handle_own_procedure(frame, now) {
+            if let Phase::Authenticating(_) = self.phase {
+                return self.authenticate(frame, now);
+            }
+            if let Some(verdict) = self.handle_own_procedure(frame, router, now) {
                 return verdict;
             }
         }
         match self.phase {
+            // Not a call: there is nothing that it could belong to.
+            Phase::Authenticating(_) => Verdict::Consumed,
             Phase::Unopened { .. } => {
                 if header.kind.is_call() {
                     self.handle_unopened(frame, router, now);
@@ -310,7 +342,7 @@ impl Session {
     fn settle(&mut self, now: Instant) {
         let leaving = self.leaving.is_some();
         let busy = match &self.phase {
-            Phase::Unopened { .. } => false,
+            Phase::Authenticating(_) | Phase::Unopened { .. } => false,
             Phase::Serving(serving) => serving.has_calls() || (!leaving && serving.has_streams()),
             Phase::Opening(_) | Phase::Closing { .. } | Phase::Closed => true,
         };
@@ -334,6 +366,7 @@ impl Session {
             Some(Silence::Short) | None => {}
         }
         match &mut self.phase {
+            Phase::Authenticating(_) => self.authenticating_timeout(now),
             Phase::Unopened { deadline } if *deadline <= now => {
                 tracing::info!("the client opened no connection in {OPEN_DEADLINE:?}: closing");
                 self.abort();
@@ -388,7 +421,12 @@ impl Session {
 
     /// Answers the client's calls that are the proxy's own business, in every phase. A frame with
     /// descriptors is the same call, so it gets no way round.
-    fn handle_own_procedure(&mut self, frame: &Frame<'_>, now: Instant) -> Option<Verdict> {
+    fn handle_own_procedure(
+        &mut self,
+        frame: &Frame<'_>,
+        router: &dyn Router,
+        now: Instant,
+    ) -> Option<Verdict> {
         let header = frame.header;
         if header.program != Program::REMOTE {
             return None;
@@ -401,7 +439,7 @@ impl Session {
             | remote::AUTH_SASL_INIT
             | remote::AUTH_SASL_START
             | remote::AUTH_SASL_STEP => self.refuse(header, &Fault::authentication_failed()),
-            remote::CONNECT_SET_IDENTITY => {
+            remote::CONNECT_SET_IDENTITY if !router.may_forward(&self.setup.facts) => {
                 self.refuse(
                     header,
                     &Fault::access_denied("the identity is set by the proxy"),
@@ -442,13 +480,23 @@ impl Session {
 
     /// A call that needs an open connection, before there is one.
     fn refuse_unopened(&mut self, header: Header) {
+        self.refuse_early(header, Fault::not_open());
+    }
+
+    /// A call that needs an authenticated client, before it is one.
+    fn refuse_unauthenticated(&mut self, header: Header) {
+        self.refuse_early(header, Fault::authentication_required());
+    }
+
+    /// A call that is too early; but what does not exist at all is said first, as libvirt does.
+    fn refuse_early(&mut self, header: Header, early: Fault) {
         let known = header.version == VERSION
             && [Program::REMOTE, Program::QEMU, Program::LXC].contains(&header.program);
         let row = table::lookup(header.program, header.procedure);
         let fault = if !known {
             Fault::unknown_program(header.program, header.version)
         } else if row.is_some_and(|row| row.kind == Kind::Call) {
-            Fault::not_open()
+            early
         } else {
             Fault::unknown_procedure(header.procedure)
         };
@@ -476,6 +524,11 @@ impl Session {
     /// Ends the connection once the client has read what it is owed.
     fn close(&mut self, now: Instant) {
         self.disconnect();
+        self.finish(now);
+    }
+
+    /// The upstream has been given up; the client still reads what it is owed.
+    fn finish(&mut self, now: Instant) {
         self.phase = Phase::Closing {
             deadline: now + LINGER,
         };
@@ -497,12 +550,26 @@ impl Session {
         self.actions.extend(id);
     }
 
+    /// The client waits for something under this serial, so that a second answer could not be told
+    /// from the first.
+    fn uses(&self, serial: Serial) -> bool {
+        match &self.phase {
+            Phase::Authenticating(auth) => auth.uses(serial),
+            Phase::Opening(opening) => opening.uses(serial),
+            Phase::Serving(serving) => serving.uses(serial),
+            Phase::Unopened { .. } | Phase::Closing { .. } | Phase::Closed => false,
+        }
+    }
+
     /// The upstream that is being opened, or is open.
     fn upstream(&self) -> Option<UpstreamId> {
         match &self.phase {
             Phase::Opening(opening) => Some(opening.id()),
             Phase::Serving(serving) => Some(serving.id()),
-            Phase::Unopened { .. } | Phase::Closing { .. } | Phase::Closed => None,
+            Phase::Authenticating(_)
+            | Phase::Unopened { .. }
+            | Phase::Closing { .. }
+            | Phase::Closed => None,
         }
     }
 

@@ -2,15 +2,17 @@
 //! client's flags, and its identity. The client gets its answer when all of it is done, so that no
 //! call of its can run before the daemon knows whose it is.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::serving::Serving;
-use super::{Action, Keepalive, Lost, OPEN_DEADLINE, Peer, Phase, Router, Session, UpstreamId};
-use crate::policy::facts::ClientFacts;
+use super::{
+    Action, Keepalive, Lost, OPEN_DEADLINE, Peer, Phase, Router, Session, UpstreamId, identity,
+};
 use crate::policy::model::{ForwardIdentity, Routed, Target, Upstream};
-use crate::protocol::args::{self, AuthType, ConnectOpen, Feature, OPEN_READONLY, ParamValue};
+use crate::protocol::args::{self, AuthType, ConnectOpen, Feature, OPEN_READONLY};
 use crate::protocol::fault::{self, Fault};
 use crate::protocol::frame::{self, Frame};
 use crate::protocol::header::{Header, Procedure, Serial, Status};
@@ -18,7 +20,7 @@ use crate::protocol::limits;
 use crate::protocol::table::remote;
 use crate::protocol::xdr::Writer;
 
-const UNREADABLE: Lost = Lost::Protocol("a reply that cannot be read");
+const UNREADABLE: Lost = Lost::Protocol(Cow::Borrowed("a reply that cannot be read"));
 
 /// An upstream that is being opened.
 #[derive(Debug)]
@@ -51,6 +53,11 @@ impl Opening {
 
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// The client's `CONNECT_OPEN` has this serial.
+    pub(super) fn uses(&self, serial: Serial) -> bool {
+        self.call.serial == serial
     }
 
     fn upstream(&self) -> &Arc<Upstream> {
@@ -217,7 +224,7 @@ impl Session {
             return;
         };
         let Some(procedure) = opening.answered(&frame.header) else {
-            let lost = Lost::Protocol("a reply that nobody waits for");
+            let lost = Lost::Protocol("a reply that nobody waits for".into());
             self.try_next_target(&lost, now);
             return;
         };
@@ -254,7 +261,7 @@ impl Session {
                 opening.answers_pings = supported != 0;
             }
             remote::CONNECT_OPEN if opening.upstream().identity != ForwardIdentity::Never => {
-                let params = identity(&self.setup.facts);
+                let params = identity::params(&self.setup.facts);
                 opening.call(&mut out, remote::CONNECT_SET_IDENTITY, |writer| {
                     args::encode_identity(&params, writer);
                 });
@@ -333,31 +340,4 @@ impl Session {
         self.reply(call, |_| ());
         self.settle(now);
     }
-}
-
-/// What is forwarded of a client, under libvirt's names; each only where it is known.
-fn identity(facts: &ClientFacts) -> Vec<(&'static str, ParamValue<'_>)> {
-    let mut params = Vec::new();
-    if let Some(unix) = &facts.unix {
-        params.extend(
-            unix.user
-                .as_deref()
-                .map(|name| ("user-name", ParamValue::Text(name))),
-        );
-        params.push(("unix-user-id", ParamValue::U64(unix.uid.into())));
-        params.extend(
-            unix.group
-                .as_deref()
-                .map(|name| ("group-name", ParamValue::Text(name))),
-        );
-        params.push(("unix-group-id", ParamValue::U64(unix.gid.into())));
-        // The two only together: a pid without its start time may by now be somebody else's.
-        if let (1.., Some(start)) = (unix.pid, unix.start_time) {
-            params.push(("process-id", ParamValue::I64(unix.pid.into())));
-            params.push(("process-time", ParamValue::U64(start)));
-        }
-        let label = unix.selinux.as_deref();
-        params.extend(label.map(|label| ("selinux-context", ParamValue::Text(label))));
-    }
-    params
 }

@@ -62,6 +62,11 @@ impl Serving {
         self.id
     }
 
+    /// A call or a stream of the client's has this serial.
+    pub(super) fn uses(&self, serial: Serial) -> bool {
+        self.calls.has(serial) || self.streams.has(serial)
+    }
+
     pub(super) fn has_calls(&self) -> bool {
         !self.calls.is_empty()
     }
@@ -147,11 +152,6 @@ impl Session {
             },
             upstream,
         ) = (header, serving.id);
-        if serving.calls.has(serial) || serving.streams.has(serial) {
-            tracing::warn!(?header, "the client uses a serial twice: closing");
-            self.abort();
-            return Verdict::Consumed;
-        }
         let effect = effect(program, procedure);
         let fault = if self.leaving.is_some() {
             Some(Fault::not_open())
@@ -216,7 +216,7 @@ impl Session {
         } else {
             "a frame that no daemon sends"
         };
-        self.handle_upstream_lost(from, &Lost::Protocol(broken), now);
+        self.handle_upstream_lost(from, &Lost::Protocol(broken.into()), now);
         Verdict::Consumed
     }
 
@@ -289,11 +289,13 @@ impl Session {
                 _ = writer.i32(reason)
             });
         }
+        // First of all, so that nothing of this overtakes what the daemon said.
+        self.disconnect();
         if !bytes.is_empty() {
             let to = Peer::Client;
             self.actions.push_back(Action::Send { to, bytes });
         }
-        self.close(now);
+        self.finish(now);
     }
 }
 

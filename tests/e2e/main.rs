@@ -11,5 +11,18 @@
     reason = "a test fails by panicking"
 )]
 
+mod descriptors;
+mod equality;
+mod faults;
+mod identity;
+mod keepalive;
+mod python;
+mod routing;
+mod drain;
+mod faults;
+mod leaks;
+mod reload;
 mod selftest;
+mod streams;
 mod support;
+mod virsh;

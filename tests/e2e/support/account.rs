@@ -1,6 +1,6 @@
 //! The users that daemons and clients run as.
 
-use nix::unistd::{Uid, User};
+use nix::unistd::{Group, Uid, User};
 
 /// A user of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -8,6 +8,8 @@ pub(crate) struct Account {
     pub(crate) name: String,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    /// Supplementary groups in place of those that the user database gives it.
+    pub(crate) groups: Vec<u32>,
 }
 
 impl Account {
@@ -36,9 +38,29 @@ impl Account {
         }
     }
 
+    /// The same user with the group called `name` as its only supplementary one.
+    pub(crate) fn with_group(mut self, name: &str) -> Self {
+        self.groups = vec![group_id(name)];
+        self
+    }
+
+    /// The same user with the group called `name` as its primary one.
+    pub(crate) fn with_primary_group(mut self, name: &str) -> Self {
+        self.gid = group_id(name);
+        self
+    }
+
     pub(crate) fn is_root(&self) -> bool {
         self.uid == 0
     }
+}
+
+fn group_id(name: &str) -> u32 {
+    let group = Group::from_name(name).unwrap();
+    group
+        .unwrap_or_else(|| panic!("this machine has no group {name}"))
+        .gid
+        .as_raw()
 }
 
 impl From<User> for Account {
@@ -47,6 +69,7 @@ impl From<User> for Account {
             name: user.name,
             uid: user.uid.as_raw(),
             gid: user.gid.as_raw(),
+            groups: Vec::new(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
@@ -40,8 +40,11 @@ pub(crate) struct FakeUpstream {
 struct Shared {
     script: Box<Script>,
     ended: AtomicBool,
-    connections: Mutex<Vec<FrameStream>>,
+    /// Those that are open.
+    connections: Mutex<Vec<(usize, FrameStream)>>,
+    accepted: AtomicUsize,
     received: Mutex<Vec<Frame>>,
+    closed: AtomicUsize,
     changed: Condvar,
 }
 
@@ -62,7 +65,9 @@ impl FakeUpstream {
             script: Box::new(script),
             ended: AtomicBool::new(false),
             connections: Mutex::default(),
+            accepted: AtomicUsize::new(0),
             received: Mutex::default(),
+            closed: AtomicUsize::new(0),
             changed: Condvar::new(),
         });
         let for_acceptor = Arc::clone(&shared);
@@ -115,12 +120,22 @@ impl FakeUpstream {
 
     /// How many connections were ever accepted.
     pub(crate) fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+
+    /// How many connections are open.
+    pub(crate) fn connected(&self) -> usize {
         self.shared.connections.lock().unwrap().len()
+    }
+
+    /// How many of these have ended, by either side.
+    pub(crate) fn closed(&self) -> usize {
+        self.shared.closed.load(Ordering::SeqCst)
     }
 
     /// Sends a frame on every connection which is still open.
     pub(crate) fn send_to_all(&self, frame: &Frame) {
-        for connection in &*self.shared.connections.lock().unwrap() {
+        for (_, connection) in &*self.shared.connections.lock().unwrap() {
             // A connection whose client has gone is not a fault of the daemon.
             let _gone = connection.send(frame);
         }
@@ -128,7 +143,7 @@ impl FakeUpstream {
 
     /// Closes every connection, as a daemon that dies does.
     pub(crate) fn hang_up(&self) {
-        for connection in &*self.shared.connections.lock().unwrap() {
+        for (_, connection) in &*self.shared.connections.lock().unwrap() {
             // Already closed is as good.
             let _closed = connection.socket().shutdown(Shutdown::Both);
         }
@@ -137,18 +152,27 @@ impl FakeUpstream {
 
 impl Shared {
     fn accept(self: Arc<Self>, listener: &UnixListener) {
-        let mut threads = Vec::new();
+        let mut threads: Vec<JoinHandle<()>> = Vec::new();
         for socket in listener.incoming() {
+            // A thread that has ended keeps its stack until it is joined.
+            for thread in threads.extract_if(.., |thread| thread.is_finished()) {
+                thread.join().unwrap();
+            }
             if self.ended.load(Ordering::SeqCst) {
                 break;
             }
             let shared = Arc::clone(&self);
             let stream = FrameStream::new(socket.unwrap());
+            let number = self.accepted.fetch_add(1, Ordering::SeqCst);
             self.connections
                 .lock()
                 .unwrap()
-                .push(stream.try_clone().unwrap());
-            threads.push(thread::spawn(move || shared.serve(&stream)));
+                .push((number, stream.try_clone().unwrap()));
+            threads.push(thread::spawn(move || {
+                shared.serve(&stream);
+                let mut connections = shared.connections.lock().unwrap();
+                connections.retain(|(other, _)| *other != number);
+            }));
         }
         threads
             .into_iter()
@@ -171,6 +195,7 @@ impl Shared {
         }
         // The handle kept for `send_to_all` would otherwise hold the connection open.
         let _closed = stream.socket().shutdown(Shutdown::Both);
+        self.closed.fetch_add(1, Ordering::SeqCst);
     }
 
     fn wait_for_the_end(&self) {

@@ -25,6 +25,7 @@ pub(crate) struct Libvirtd {
     process: Process,
     dir: WorkDir,
     account: Account,
+    env: Vec<(&'static str, &'static str)>,
 }
 
 impl Libvirtd {
@@ -37,6 +38,17 @@ impl Libvirtd {
     /// Starts one as `account`, which must not be root.
     #[track_caller]
     pub(crate) fn start_as(account: &Account) -> Self {
+        Self::launch_in_new_dir(account, &[])
+    }
+
+    /// Starts one as [`Account::unprivileged`] with these environment variables more.
+    #[track_caller]
+    pub(crate) fn start_with(env: &[(&'static str, &'static str)]) -> Self {
+        Self::launch_in_new_dir(&Account::unprivileged(), env)
+    }
+
+    #[track_caller]
+    fn launch_in_new_dir(account: &Account, env: &[(&'static str, &'static str)]) -> Self {
         assert!(
             !account.is_root(),
             "root's libvirtd would be the machine's own"
@@ -47,11 +59,12 @@ impl Libvirtd {
         }
         make_dir(&dir.join("config/libvirt"), account);
         fs::write(dir.join("config/libvirt/qemu.conf"), QEMU_CONF).unwrap();
-        let process = launch(dir.path(), account);
+        let process = launch(dir.path(), account, env);
         let mut daemon = Self {
             process,
             dir,
             account: account.clone(),
+            env: env.to_vec(),
         };
         daemon.wait_until_it_serves();
         daemon
@@ -109,7 +122,7 @@ impl Libvirtd {
     #[track_caller]
     pub(crate) fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(self.dir.path(), &self.account);
+        self.process = launch(self.dir.path(), &self.account, &self.env);
         self.wait_until_it_serves();
     }
 
@@ -152,12 +165,13 @@ impl Libvirtd {
     }
 }
 
-fn launch(dir: &Path, account: &Account) -> Process {
+fn launch(dir: &Path, account: &Account, env: &[(&str, &str)]) -> Process {
     let mut command = command(find_program("libvirtd"), Some(account));
     command
         .env_clear()
         .env("PATH", "/usr/bin:/usr/sbin:/bin:/sbin")
-        .env("LC_ALL", "C");
+        .env("LC_ALL", "C")
+        .envs(env.iter().copied());
     for (variable, name) in [
         ("HOME", "home"),
         ("XDG_RUNTIME_DIR", "run"),

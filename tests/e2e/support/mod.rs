@@ -3,20 +3,24 @@
 //! - [`account`], [`workdir`], [`process`], [`wait`]: users, temporary directories, child
 //!   processes that cannot outlive the test, waiting for conditions;
 //! - [`tool`], [`scripts`]: `virsh` and Python clients; [`libvirtd`]: a real unprivileged daemon; [`guest`]: a
-//!   tiny real guest with a console and a display; [`proxy`] and [`notify`]: the binary under test
-//!   and what it tells systemd;
+//!   tiny real guest with a console and a display; [`proxy`], [`policy`] and [`notify`]: the
+//!   binary under test, its file, and what it tells systemd;
 //! - [`wire`], [`xdr`], [`rpc_client`], [`fake_upstream`]: both ends of the protocol by script;
-//!   [`relay`]: a proxy that only copies bytes, to test the tests.
+//!   [`relay`]: a proxy that only copies bytes, to test the tests;
+//! - [`scene`]: the proxy between a scripted client and a scripted upstream, and what is counted
+//!   of it.
 
 pub(crate) mod account;
 pub(crate) mod fake_upstream;
 pub(crate) mod guest;
 pub(crate) mod libvirtd;
 pub(crate) mod notify;
+pub(crate) mod policy;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod relay;
 pub(crate) mod rpc_client;
+pub(crate) mod scene;
 pub(crate) mod scripts;
 pub(crate) mod tool;
 pub(crate) mod wait;

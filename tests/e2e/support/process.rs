@@ -50,8 +50,13 @@ pub(crate) fn command(program: impl AsRef<OsStr>, account: Option<&Account>) -> 
     if let Some(account) = account.filter(|account| **account != Account::current()) {
         command
             .arg(format!("--reuid={}", account.uid))
-            .arg(format!("--regid={}", account.gid))
-            .arg("--init-groups");
+            .arg(format!("--regid={}", account.gid));
+        let groups: Vec<_> = account.groups.iter().map(u32::to_string).collect();
+        if groups.is_empty() {
+            command.arg("--init-groups");
+        } else {
+            command.arg(format!("--groups={}", groups.join(",")));
+        }
     }
     command
         .arg("--")
@@ -243,6 +248,15 @@ impl Process {
     /// Its resident memory in KiB.
     pub(crate) fn rss_kib(&self) -> u64 {
         self.status_field("VmRSS:")
+    }
+
+    /// The processor time that it has used, in clock ticks (of which a second has 100).
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The name, which may hold anything, ends with the last parenthesis.
+        let fields = stat.rsplit_once(')').unwrap().1;
+        let times = fields.split_whitespace().skip(11).take(2);
+        times.map(|time| time.parse::<u64>().unwrap()).sum()
     }
 
     /// How many threads it has.

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use super::account::Account;
 use super::notify::Notify;
+use super::policy::{MAIN, everything_to};
 use super::process::{Log, Output, Process, command, find_program};
 use super::tool::uri_at;
 use super::workdir::{WorkDir, give};
@@ -148,6 +149,17 @@ impl ProxyBuilder {
 }
 
 impl Proxy {
+    /// Starts one that sends everything to the daemon at `upstream` (see [`everything_to`]).
+    #[track_caller]
+    pub(crate) fn before(upstream: &Path) -> Self {
+        ProxyBuilder::new(|dir| everything_to(dir, upstream, "")).start()
+    }
+
+    /// The socket of its listener `main`, where the policy has the usual ones.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.how.dir.join(MAIN)
+    }
+
     /// Its directory, which was given to the policy.
     pub(crate) fn dir(&self) -> &Path {
         self.how.dir.path()

@@ -1,12 +1,12 @@
 //! A proxy that only copies bytes. It stands in for the real one where the tests test themselves,
 //! and handles no descriptors.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use super::workdir::WorkDir;
@@ -16,6 +16,7 @@ use super::workdir::WorkDir;
 pub(crate) struct Relay {
     dir: WorkDir,
     ended: Arc<AtomicBool>,
+    back: Arc<AtomicUsize>,
 }
 
 impl Relay {
@@ -24,7 +25,9 @@ impl Relay {
         let dir = WorkDir::new();
         let listener = UnixListener::bind(dir.join("sock")).unwrap();
         let ended = Arc::new(AtomicBool::new(false));
-        let (stop, upstream) = (Arc::clone(&ended), upstream.to_owned());
+        let back = Arc::new(AtomicUsize::new(0));
+        let (stop, count) = (Arc::clone(&ended), Arc::clone(&back));
+        let upstream = upstream.to_owned();
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 if stop.load(Ordering::SeqCst) {
@@ -32,15 +35,20 @@ impl Relay {
                 }
                 // An upstream that is away closes the client's connection.
                 if let Ok(server) = UnixStream::connect(&upstream) {
-                    both_ways(&client, &server);
+                    both_ways(&client, &server, &count);
                 }
             }
         });
-        Self { dir, ended }
+        Self { dir, ended, back }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.join("sock")
+    }
+
+    /// Bytes that have come back from upstream, over all connections.
+    pub(crate) fn bytes_back(&self) -> usize {
+        self.back.load(Ordering::SeqCst)
     }
 }
 
@@ -51,13 +59,27 @@ impl Drop for Relay {
     }
 }
 
-fn both_ways(client: &UnixStream, server: &UnixStream) {
-    for (from, to) in [(client, server), (server, client)] {
-        let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+fn both_ways(client: &UnixStream, server: &UnixStream, back: &Arc<AtomicUsize>) {
+    let unread = Arc::new(AtomicUsize::new(0));
+    for (from, to, count) in [(client, server, &unread), (server, client, back)] {
+        let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+        let count = Arc::clone(count);
         thread::spawn(move || {
             // However the copying ends, so does this direction.
-            let _copied = io::copy(&mut from, &mut to);
+            let _copied = copy(&from, &to, &count);
             let _closed = to.shutdown(Shutdown::Write);
         });
+    }
+}
+
+fn copy(mut from: &UnixStream, mut to: &UnixStream, count: &AtomicUsize) -> io::Result<()> {
+    let mut buffer = [0; 65536];
+    loop {
+        let read = from.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(());
+        }
+        to.write_all(&buffer[..read])?;
+        count.fetch_add(read, Ordering::SeqCst);
     }
 }

@@ -21,6 +21,8 @@ script!(CLOSE_CALLBACK, "close_callback.py");
 script!(CONSOLE, "console.py");
 script!(DESCRIPTORS, "descriptors.py");
 script!(EVENTS, "events.py");
+script!(OUTSTANDING, "outstanding.py");
+script!(PARALLEL, "parallel.py");
 script!(SCRIPT_OF_CALLS, "script_of_calls.py");
 script!(STAND_IN, "stand_in.py");
 script!(STREAMS, "streams.py");

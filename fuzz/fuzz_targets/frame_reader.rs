@@ -1,0 +1,8 @@
+//! A byte stream as frames.
+#![no_main]
+
+#[allow(dead_code, reason = "each target runs one of the bodies")]
+#[path = "../../tests/fuzz_seeds/bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bodies::frame_reader(bytes));

@@ -1,0 +1,8 @@
+//! A payload as everything that the proxy reads.
+#![no_main]
+
+#[allow(dead_code, reason = "each target runs one of the bodies")]
+#[path = "../../tests/fuzz_seeds/bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bodies::xdr_args(bytes));

@@ -1,1 +1,0 @@
-//! Conversations with a session: no sockets, no clock.

@@ -1,0 +1,414 @@
+//! The shell's part, between a scripted client and scripted daemons.
+
+use super::*;
+
+/// What a daemon is, in these tests, unless they change it.
+pub(super) fn upstream(name: &str) -> Upstream {
+    Upstream {
+        name: name.into(),
+        unix: format!("/run/libvirt/{name}-sock").into(),
+        unix_ro: None,
+        connect_timeout: 10 * SECOND,
+        keepalive: Keepalive {
+            interval: Some(5 * SECOND),
+            count: 2,
+        },
+        identity: ForwardIdentity::Require,
+    }
+}
+
+/// `good:///` opens the first daemon, `""` probes all of them, nothing else is routed.
+#[derive(Debug)]
+pub(super) struct Table {
+    upstreams: Vec<Arc<Upstream>>,
+    forwarder: bool,
+}
+
+impl Router for Table {
+    fn route(&self, _: &ClientFacts, uri: &str) -> Routed {
+        let target = |upstream: &Arc<Upstream>| Target {
+            upstream: Arc::clone(upstream),
+            open_uri: format!("{}:///system", upstream.name),
+            line: 1,
+        };
+        match uri {
+            "good:///" => Routed::Try(self.upstreams.iter().take(1).map(target).collect()),
+            "" => Routed::Try(self.upstreams.iter().map(target).collect()),
+            _ => Routed::NoRoute,
+        }
+    }
+
+    fn may_forward(&self, _: &ClientFacts) -> bool {
+        self.forwarder
+    }
+}
+
+/// How a client's connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Close,
+    Abort,
+}
+
+/// A connection that the session asked for.
+#[derive(Debug)]
+pub(super) struct Dialled {
+    pub(super) name: String,
+    pub(super) readonly: bool,
+    pub(super) inbox: VecDeque<Msg>,
+    pub(super) open: bool,
+}
+
+pub(super) struct Rig {
+    pub(super) session: Session,
+    pub(super) router: Table,
+    pub(super) now: Instant,
+    pub(super) sent: VecDeque<Msg>,
+    pub(super) inbox: VecDeque<Msg>,
+    pub(super) dialled: BTreeMap<u32, Dialled>,
+    pub(super) ends: Vec<End>,
+    /// What the session asked of the world outside, to prove who the client is.
+    pub(super) asked: VecDeque<Action>,
+}
+
+/// What a test may choose before the client connects.
+pub(super) struct Options {
+    pub(super) facts: ClientFacts,
+    pub(super) keepalive: Keepalive,
+    pub(super) descriptors: bool,
+    pub(super) upstreams: Vec<Upstream>,
+    pub(super) auth: Auth,
+    pub(super) forwarder: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            facts: ClientFacts {
+                listener: "main".into(),
+                readonly: false,
+                unix: Some(UnixFacts {
+                    pid: 7,
+                    start_time: Some(99),
+                    uid: 1000,
+                    gid: 100,
+                    user: Some("ann".into()),
+                    group: Some("users".into()),
+                    ..UnixFacts::default()
+                }),
+                ..ClientFacts::default()
+            },
+            keepalive: Keepalive {
+                interval: Some(5 * SECOND),
+                count: 2,
+            },
+            descriptors: true,
+            upstreams: vec![upstream("qemu")],
+            auth: Auth::None,
+            forwarder: false,
+        }
+    }
+}
+
+impl Options {
+    /// The client connects.
+    pub(super) fn start(self) -> Rig {
+        let now = Instant::now();
+        let setup = Setup {
+            facts: Arc::new(self.facts),
+            keepalive: self.keepalive,
+            descriptors: self.descriptors,
+            auth: self.auth,
+            auth_timeout: 60 * SECOND,
+        };
+        Rig {
+            session: Session::new(setup, now),
+            router: Table {
+                upstreams: self.upstreams.into_iter().map(Arc::new).collect(),
+                forwarder: self.forwarder,
+            },
+            now,
+            sent: VecDeque::new(),
+            inbox: VecDeque::new(),
+            dialled: BTreeMap::new(),
+            ends: Vec::new(),
+            asked: VecDeque::new(),
+        }
+    }
+
+    /// The client connects and opens its connection.
+    pub(super) fn open(self) -> Rig {
+        let mut rig = self.start();
+        rig.open();
+        rig
+    }
+}
+
+impl Rig {
+    pub(super) fn start() -> Self {
+        Options::default().start()
+    }
+
+    pub(super) fn opened() -> Self {
+        Options::default().open()
+    }
+
+    /// Opens the first daemon, with a dialogue that goes well; the client's `CONNECT_OPEN` has
+    /// serial 0.
+    pub(super) fn open(&mut self) {
+        let open = connect_open(0, Some("good:///"), 0);
+        self.client_sends(&open);
+        self.daemon_opens();
+        assert_eq!(self.client_gets(), open.reply(|_| ()));
+    }
+
+    /// The last daemon dialled goes through the whole dialogue.
+    pub(super) fn daemon_opens(&mut self) {
+        self.daemon_accepts();
+        self.daemon_says_auth(0);
+        self.daemon_says_yes(remote::CONNECT_SUPPORTS_FEATURE, |writer| {
+            _ = writer.i32(1);
+        });
+        self.daemon_says_yes(remote::CONNECT_OPEN, |_| ());
+        self.daemon_says_yes(remote::CONNECT_SET_IDENTITY, |_| ());
+    }
+
+    /// Carries out the actions, and offers what the client sent, until nothing moves.
+    pub(super) fn pump(&mut self) {
+        self.carry_out();
+        while let Some(msg) = self.sent.front() {
+            let router = &self.router;
+            let verdict = self.session.handle_client(&msg.frame(), router, self.now);
+            if verdict == Verdict::Hold {
+                break;
+            }
+            let msg = self.sent.pop_front().unwrap();
+            match verdict {
+                Verdict::Relay(Peer::Upstream(UpstreamId(id))) => {
+                    assert!(self.ends.is_empty(), "relayed after the end: {msg:?}");
+                    let dialled = self.dialled.get_mut(&id).unwrap();
+                    assert!(dialled.open, "relayed to a closed upstream: {msg:?}");
+                    dialled.inbox.push_back(msg);
+                }
+                Verdict::Relay(Peer::Client) => panic!("sent back to the client: {msg:?}"),
+                Verdict::Consumed | Verdict::Hold => {}
+            }
+            self.carry_out();
+        }
+    }
+
+    pub(super) fn carry_out(&mut self) {
+        while let Some(action) = self.session.poll_action() {
+            match action {
+                Action::Send { to, bytes } => {
+                    assert!(self.ends.is_empty(), "sent after the end");
+                    let inbox = match to {
+                        Peer::Client => &mut self.inbox,
+                        Peer::Upstream(UpstreamId(id)) => {
+                            let dialled = self.dialled.get_mut(&id).unwrap();
+                            assert!(dialled.open, "sent to a closed upstream");
+                            &mut dialled.inbox
+                        }
+                    };
+                    inbox.extend(split(&bytes));
+                }
+                Action::Connect {
+                    id: UpstreamId(id),
+                    upstream,
+                    readonly,
+                } => {
+                    let dialled = Dialled {
+                        name: upstream.name.to_string(),
+                        readonly,
+                        inbox: VecDeque::new(),
+                        open: true,
+                    };
+                    assert!(self.dialled.insert(id, dialled).is_none());
+                }
+                Action::Disconnect(UpstreamId(id)) => {
+                    let dialled = self.dialled.get_mut(&id).unwrap();
+                    assert!(dialled.open, "disconnected twice");
+                    dialled.open = false;
+                }
+                ask @ (Action::Polkit
+                | Action::Sasl(_)
+                | Action::Secure
+                | Action::Authenticated
+                | Action::AuthenticationFailed) => self.asked.push_back(ask),
+                Action::Close => self.ends.push(End::Close),
+                Action::Abort => self.ends.push(End::Abort),
+            }
+        }
+    }
+
+    pub(super) fn client_sends(&mut self, msg: &Msg) {
+        self.sent.push_back(msg.clone());
+        self.pump();
+    }
+
+    /// The next frame that the client has got.
+    #[track_caller]
+    pub(super) fn client_gets(&mut self) -> Msg {
+        self.inbox.pop_front().expect("nothing for the client")
+    }
+
+    #[track_caller]
+    pub(super) fn client_gets_fault(&mut self, call: &Msg) -> (i32, String) {
+        let answer = self.client_gets();
+        assert_eq!(answer.header, call.header.answer(Status::ERROR));
+        answer.fault()
+    }
+
+    #[track_caller]
+    pub(super) fn client_gets_nothing(&self) {
+        assert_eq!(self.inbox, []);
+    }
+
+    /// The connection dialled last.
+    #[track_caller]
+    pub(super) fn daemon(&self) -> UpstreamId {
+        UpstreamId(*self.dialled.keys().next_back().expect("nothing dialled"))
+    }
+
+    #[track_caller]
+    pub(super) fn dialled(&mut self) -> &mut Dialled {
+        let UpstreamId(id) = self.daemon();
+        self.dialled.get_mut(&id).unwrap()
+    }
+
+    pub(super) fn daemon_accepts(&mut self) {
+        let id = self.daemon();
+        self.session.handle_connected(id, true);
+        self.pump();
+    }
+
+    #[track_caller]
+    pub(super) fn daemon_gets(&mut self) -> Msg {
+        self.dialled()
+            .inbox
+            .pop_front()
+            .expect("nothing for the daemon")
+    }
+
+    #[track_caller]
+    pub(super) fn daemon_gets_nothing(&mut self) {
+        assert_eq!(self.dialled().inbox, []);
+    }
+
+    pub(super) fn daemon_sends(&mut self, msg: &Msg) {
+        let id = self.daemon();
+        self.upstream_sends(id, msg);
+    }
+
+    pub(super) fn upstream_sends(&mut self, id: UpstreamId, msg: &Msg) {
+        match self.session.handle_upstream(id, &msg.frame(), self.now) {
+            Verdict::Relay(Peer::Client) => {
+                assert!(self.ends.is_empty(), "relayed after the end: {msg:?}");
+                self.inbox.push_back(msg.clone());
+            }
+            Verdict::Relay(Peer::Upstream(_)) => panic!("sent back to the daemon: {msg:?}"),
+            Verdict::Consumed => {}
+            Verdict::Hold => panic!("a daemon's frame on hold: {msg:?}"),
+        }
+        self.pump();
+    }
+
+    /// The daemon takes a call of this procedure and answers it well.
+    #[track_caller]
+    pub(super) fn daemon_says_yes(
+        &mut self,
+        procedure: Procedure,
+        payload: impl FnOnce(&mut Writer<'_>),
+    ) {
+        let call = self.daemon_gets();
+        assert_eq!(call.header.procedure, procedure);
+        self.daemon_sends(&call.reply(payload));
+    }
+
+    #[track_caller]
+    pub(super) fn daemon_says_no(&mut self, procedure: Procedure, text: &str) -> Msg {
+        let call = self.daemon_gets();
+        assert_eq!(call.header.procedure, procedure);
+        let answer = call.error(text);
+        self.daemon_sends(&answer);
+        answer
+    }
+
+    #[track_caller]
+    pub(super) fn daemon_says_auth(&mut self, auth: i32) {
+        self.daemon_says_yes(remote::AUTH_LIST, |writer| _ = writer.u32(1).i32(auth));
+    }
+
+    pub(super) fn daemon_dies(&mut self) {
+        let id = self.daemon();
+        self.session
+            .handle_upstream_lost(id, &Lost::Closed, self.now);
+        self.pump();
+    }
+
+    pub(super) fn client_ends(&mut self) {
+        self.session.handle_client_eof(self.now);
+        self.pump();
+    }
+
+    pub(super) fn drain(&mut self) {
+        self.session.handle_drain(self.now);
+        self.pump();
+    }
+
+    /// Time passes, and the session is woken whenever it asked to be.
+    pub(super) fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(next) = self.session.poll_timeout().filter(|next| *next <= end) {
+            assert!(next > self.now, "a timeout that does not move on");
+            self.now = next;
+            self.session.handle_timeout(next);
+            self.pump();
+        }
+        self.now = end;
+    }
+
+    /// A call of the client's reaches the daemon untouched.
+    #[track_caller]
+    pub(super) fn relays(&mut self, msg: &Msg) {
+        self.client_sends(msg);
+        assert_eq!(self.daemon_gets(), *msg);
+    }
+
+    /// A frame of the daemon's reaches the client untouched.
+    #[track_caller]
+    pub(super) fn delivers(&mut self, msg: &Msg) {
+        self.daemon_sends(msg);
+        assert_eq!(self.client_gets(), *msg);
+    }
+
+    #[track_caller]
+    pub(super) fn answers(&mut self, call: &Msg) {
+        self.client_sends(call);
+        assert_eq!(self.client_gets().header, call.header.answer(Status::OK));
+    }
+
+    #[track_caller]
+    pub(super) fn refuses(&mut self, call: &Msg) -> (i32, String) {
+        self.client_sends(call);
+        self.client_gets_fault(call)
+    }
+
+    /// The connection still serves.
+    #[track_caller]
+    pub(super) fn still_serves(&mut self) {
+        let probe = call(remote::CONNECT_GET_VERSION, 4_000_000);
+        self.relays(&probe);
+        self.delivers(&probe.reply(|writer| _ = writer.u64(9)));
+        assert_eq!(self.ends, []);
+    }
+
+    /// A stream of the client's is open.
+    #[track_caller]
+    pub(super) fn opens_stream(&mut self, serial: u32) -> Msg {
+        let open = call(remote::DOMAIN_OPEN_CONSOLE, serial);
+        self.relays(&open);
+        self.delivers(&open.reply(|_| ()));
+        open
+    }
+}

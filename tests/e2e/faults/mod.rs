@@ -1,0 +1,14 @@
+//! Bad input from either side: it costs its own connection at most.
+//!
+//! - `frames`: frames that cannot be; `calls`: good frames that mean nothing, compared with
+//!   `libvirtd`; `descriptors`: counts that lie;
+//! - `stalls`: clients that stop, flood or never listen; `flow`: order, fairness and memory while
+//!   they do;
+//! - `upstreams`: daemons that fail.
+
+mod calls;
+mod descriptors;
+mod flow;
+mod frames;
+mod stalls;
+mod upstreams;

@@ -1,0 +1,82 @@
+//! The fuzz targets' bodies over the committed seeds, and over bytes at random.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected must fail"
+)]
+
+use std::fs;
+use std::path::Path;
+
+use proptest::collection::vec;
+use proptest::prelude::{ProptestConfig, any, proptest};
+
+#[path = "fuzz_seeds/bodies.rs"]
+mod bodies;
+
+fn over_seeds(target: &str, body: fn(&[u8])) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target);
+    let mut seeds = 0;
+    for entry in fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        println!("{}", path.display());
+        body(&fs::read(path).unwrap());
+        seeds += 1;
+    }
+    assert!(seeds >= 5, "{seeds} seeds in {}", directory.display());
+}
+
+#[test]
+fn frame_reader() {
+    over_seeds("frame_reader", bodies::frame_reader);
+}
+
+#[test]
+fn xdr_args() {
+    over_seeds("xdr_args", bodies::xdr_args);
+}
+
+#[test]
+fn session() {
+    over_seeds("session", bodies::session);
+}
+
+/// The bytes that lead to an open connection with keepalive and descriptors.
+const OPENED: [u8; 31] = [
+    1, 0, 0, 0, 0, 0, 0, 1, // read-write; keepalive of both sides; identities; descriptors
+    0, 0, 0, 0, // the client's CONNECT_OPEN
+    5, 1, 1, // the daemon accepts
+    5, 1, 0, 0, // AUTH_LIST: none
+    5, 1, 0, 0, // CONNECT_SUPPORTS_FEATURE: yes
+    5, 1, 0, 0, // CONNECT_OPEN: good
+    5, 1, 0, 0, // CONNECT_SET_IDENTITY: good
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_session_keeps_its_promises_whatever_happens(bytes in vec(any::<u8>(), 0..400)) {
+        bodies::session(&bytes);
+    }
+
+    #[test]
+    fn an_open_session_keeps_its_promises_whatever_happens(bytes in vec(any::<u8>(), 0..400)) {
+        bodies::session(&[&OPENED[..], &bytes].concat());
+    }
+
+    #[test]
+    fn any_bytes_are_frames_or_an_error(bytes in vec(any::<u8>(), 0..200)) {
+        bodies::frame_reader(&bytes);
+    }
+
+    #[test]
+    fn any_payload_is_read_or_refused(bytes in vec(any::<u8>(), 0..200)) {
+        bodies::xdr_args(&bytes);
+    }
+}

@@ -1,0 +1,791 @@
+//! Bytes as a sequence of operations on a session, with a model beside it that knows what the
+//! client asked for and what it got.
+//!
+//! Whatever the order of frames, losses and timeouts:
+//! - each call of the client's gets at most one answer, and exactly one once its upstream is lost;
+//! - each stream that was open when its upstream was lost is aborted;
+//! - nothing of a daemon's reaches the client but answers to its calls, frames of its streams and
+//!   events; nothing of the client's reaches a daemon but calls that are its to make, and frames of
+//!   streams that are open;
+//! - a serial never waits for an answer twice on one upstream, the proxy's own calls included;
+//! - after the end nothing moves;
+//! - every connection that was dialled is given up exactly once, and there is never a second;
+//! - the session never asks to be woken at a time that has passed.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use virtproxyd::policy::facts::ClientFacts;
+use virtproxyd::policy::model::{ForwardIdentity, Keepalive, Routed, Target, Upstream};
+use virtproxyd::protocol::args::{AuthType, ConnectOpen};
+use virtproxyd::protocol::frame::{self, Frame, Next};
+use virtproxyd::protocol::header::{
+    Header, MessageType, Procedure, Program, Serial, Status, VERSION,
+};
+use virtproxyd::protocol::limits::FRAME_MAX;
+use virtproxyd::protocol::table::{self, remote};
+use virtproxyd::protocol::xdr::Writer;
+use virtproxyd::session::{Action, Auth, Lost, Peer, Router, Session, Setup, UpstreamId, Verdict};
+
+/// Operations on one session, read from `bytes`.
+pub(crate) fn session(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let mut world = World::new(&mut input);
+    while let Some(op) = input.next() {
+        world.step(op, &mut input);
+    }
+    world.finish();
+}
+
+/// The rest of the bytes; 0 once they are used up.
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn next(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.next().unwrap_or(0)
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[usize::from(self.byte()) % from.len()]
+    }
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Msg {
+    header: Header,
+    payload: Vec<u8>,
+    descriptors: usize,
+}
+
+impl fmt::Debug for Msg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} +{}", self.header, self.payload.len())
+    }
+}
+
+impl Msg {
+    fn new(header: Header, payload: impl FnOnce(&mut Writer<'_>)) -> Self {
+        let mut bytes = Vec::new();
+        payload(&mut Writer::new(&mut bytes));
+        Self {
+            header,
+            payload: bytes,
+            descriptors: 0,
+        }
+    }
+
+    fn frame(&self) -> Frame<'_> {
+        Frame {
+            header: self.header,
+            payload: &self.payload,
+            descriptors: self.descriptors,
+        }
+    }
+
+    /// Makes the payload fit a type that carries descriptors.
+    fn settle_descriptors(mut self) -> Self {
+        if self.header.kind.carries_descriptors() && self.descriptors == 0 {
+            self.payload.splice(..0, 1_u32.to_be_bytes());
+            self.descriptors = 1;
+        }
+        self
+    }
+}
+
+/// What ties an answer to its call.
+type Key = (Program, u32, Procedure, Serial);
+
+fn key(header: &Header) -> Key {
+    (
+        header.program,
+        header.version,
+        header.procedure,
+        header.serial,
+    )
+}
+
+fn is_keepalive(header: &Header) -> bool {
+    header.program == Program::KEEPALIVE && header.kind == MessageType::MESSAGE
+}
+
+/// The calls that only the proxy makes of a daemon.
+const OWN: [Procedure; 7] = [
+    remote::AUTH_LIST,
+    remote::AUTH_POLKIT,
+    remote::AUTH_SASL_INIT,
+    remote::AUTH_SASL_START,
+    remote::AUTH_SASL_STEP,
+    remote::CONNECT_OPEN,
+    remote::CONNECT_SET_IDENTITY,
+];
+
+fn is_own(header: &Header) -> bool {
+    header.program == Program::REMOTE
+        && (OWN.contains(&header.procedure) || header.procedure == remote::CONNECT_CLOSE)
+}
+
+fn opens_stream(header: &Header) -> bool {
+    table::lookup(header.program, header.procedure).is_some_and(|row| row.stream.is_some())
+}
+
+/// A daemon as the model sees it.
+struct Daemon {
+    id: UpstreamId,
+    upstream: Arc<Upstream>,
+    connected: bool,
+    /// Calls of the proxy's own, unanswered.
+    own: Vec<Header>,
+    /// Calls of the client's, unanswered.
+    relayed: Vec<Header>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StreamState {
+    /// Its call has been relayed.
+    Pending,
+    Open,
+    /// Ended by the daemon before the reply.
+    Stillborn,
+}
+
+struct Table {
+    upstreams: Vec<Arc<Upstream>>,
+}
+
+impl Router for Table {
+    fn route(&self, _: &ClientFacts, uri: &str) -> Routed {
+        let target = |upstream: &Arc<Upstream>| Target {
+            upstream: Arc::clone(upstream),
+            open_uri: "test:///default".into(),
+            line: 1,
+        };
+        match uri {
+            "one" => Routed::Try(self.upstreams.iter().take(1).map(target).collect()),
+            "" => Routed::Try(self.upstreams.iter().map(target).collect()),
+            _ => Routed::NoRoute,
+        }
+    }
+
+    fn may_forward(&self, _: &ClientFacts) -> bool {
+        false
+    }
+}
+
+struct World {
+    session: Session,
+    table: Table,
+    now: Instant,
+    readonly: bool,
+    /// Frames of the client's that are not decided on yet.
+    held: Vec<Msg>,
+    /// Calls of the client's without an answer.
+    unanswered: Vec<Key>,
+    streams: HashMap<Key, StreamState>,
+    daemon: Option<Daemon>,
+    /// Calls that were answered, to be answered again by a daemon that lies.
+    answered: Vec<Header>,
+    /// What the daemon owed when it was given up.
+    owed: Vec<Key>,
+    closed: bool,
+    aborted: bool,
+    /// The client has closed, by a call or by the end of its bytes.
+    left: bool,
+    /// No more of the client's bytes come.
+    ended: bool,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+impl World {
+    fn new(input: &mut Input<'_>) -> Self {
+        let readonly = input.byte().is_multiple_of(4);
+        let identities = [
+            ForwardIdentity::Require,
+            ForwardIdentity::Try,
+            ForwardIdentity::Never,
+        ];
+        let mut keepalive = || Keepalive {
+            interval: input.pick(&[Some(5 * SECOND), Some(SECOND), None]),
+            count: input.pick(&[2, 0, 5]),
+        };
+        let (of_client, of_daemon) = (keepalive(), keepalive());
+        let upstreams = ["first", "second"].map(|name| {
+            Arc::new(Upstream {
+                name: name.into(),
+                unix: "/run/daemon".into(),
+                unix_ro: None,
+                connect_timeout: 10 * SECOND,
+                keepalive: of_daemon,
+                identity: input.pick(&identities),
+            })
+        });
+        let facts = ClientFacts {
+            listener: "main".into(),
+            readonly,
+            ..ClientFacts::default()
+        };
+        let setup = Setup {
+            facts: Arc::new(facts),
+            keepalive: of_client,
+            descriptors: !input.byte().is_multiple_of(4),
+            auth: Auth::None,
+            auth_timeout: 60 * SECOND,
+        };
+        let now = Instant::now();
+        Self {
+            session: Session::new(setup, now),
+            table: Table {
+                upstreams: upstreams.into(),
+            },
+            now,
+            readonly,
+            held: Vec::new(),
+            unanswered: Vec::new(),
+            streams: HashMap::new(),
+            daemon: None,
+            answered: Vec::new(),
+            owed: Vec::new(),
+            closed: false,
+            aborted: false,
+            left: false,
+            ended: false,
+        }
+    }
+
+    fn step(&mut self, op: u8, input: &mut Input<'_>) {
+        match op % 16 {
+            0 => {
+                let uri = input.pick(&[Some("one"), Some(""), None, Some("other")]);
+                let header = Header::remote_call(remote::CONNECT_OPEN, serial(input));
+                let flags = u32::from(input.byte() % 2);
+                self.client(Msg::new(header, |writer| {
+                    ConnectOpen { name: uri, flags }.encode(writer);
+                }));
+            }
+            1 | 2 => {
+                let message = self.client_call(input);
+                self.client(message);
+            }
+            3 => {
+                let message = self.stream_frame(input);
+                self.client(message);
+            }
+            4 => {
+                let message = odd_frame(input);
+                self.client(message);
+            }
+            5..=8 => self.daemon_moves_on(input),
+            9 => self.daemon_lies(input),
+            10 => {
+                let message = self.stream_frame(input);
+                self.daemon_sends(&message);
+            }
+            11 => {
+                let program = input.pick(&[Program::REMOTE, Program::QEMU, Program::KEEPALIVE]);
+                let procedure = Procedure(input.pick(&[1, 2, 318, 454]));
+                let message = event(program, procedure);
+                if input.byte().is_multiple_of(2) {
+                    self.daemon_sends(&message);
+                } else {
+                    self.client(message);
+                }
+            }
+            12 => self.time_passes(input),
+            13 => self.lose_daemon(),
+            14 => {
+                let peer = match &self.daemon {
+                    Some(daemon) if input.byte().is_multiple_of(2) => Peer::Upstream(daemon.id),
+                    _ => Peer::Client,
+                };
+                self.session.handle_heard(peer, self.now);
+            }
+            _ => self.ending(input),
+        }
+        self.pump();
+    }
+
+    fn client_call(&self, input: &mut Input<'_>) -> Msg {
+        let procedure = input.pick(&[
+            remote::CONNECT_GET_VERSION,
+            remote::DOMAIN_OPEN_CONSOLE,
+            remote::STORAGE_VOL_DOWNLOAD,
+            remote::CONNECT_REGISTER_CLOSE_CALLBACK,
+            remote::CONNECT_UNREGISTER_CLOSE_CALLBACK,
+            remote::CONNECT_SUPPORTS_FEATURE,
+            remote::AUTH_LIST,
+            remote::AUTH_POLKIT,
+            remote::CONNECT_SET_IDENTITY,
+            remote::CONNECT_GET_HOSTNAME,
+            Procedure(9999),
+        ]);
+        let header = Header {
+            kind: input.pick(&[
+                MessageType::CALL,
+                MessageType::CALL,
+                MessageType::CALL_WITH_FDS,
+            ]),
+            ..Header::remote_call(procedure, serial(input))
+        };
+        let feature = input.pick(&[10, 8, 14]);
+        Msg::new(header, |writer| _ = writer.i32(feature)).settle_descriptors()
+    }
+
+    /// A frame of some stream that the client opened, or tried to.
+    fn stream_frame(&self, input: &mut Input<'_>) -> Msg {
+        let mut streams: Vec<Key> = self.streams.keys().copied().collect();
+        streams.sort();
+        let place = usize::from(input.byte());
+        let (program, version, procedure, serial) = match streams.len() {
+            0 => (
+                Program::REMOTE,
+                VERSION,
+                remote::DOMAIN_OPEN_CONSOLE,
+                Serial(place as u32),
+            ),
+            count => streams[place % count],
+        };
+        let status = [
+            Status::CONTINUE,
+            Status::CONTINUE,
+            Status::OK,
+            Status::ERROR,
+            Status(7),
+        ];
+        let header = Header {
+            program,
+            version,
+            procedure,
+            serial,
+            kind: input.pick(&[
+                MessageType::STREAM,
+                MessageType::STREAM,
+                MessageType::STREAM_HOLE,
+            ]),
+            status: input.pick(&status),
+        };
+        Msg::new(header, |_| ())
+    }
+
+    /// The daemon does what is expected of it next: accepts, or answers its oldest call.
+    fn daemon_moves_on(&mut self, input: &mut Input<'_>) {
+        let good = !input.byte().is_multiple_of(8);
+        let Some(daemon) = &mut self.daemon else {
+            return;
+        };
+        if !daemon.connected {
+            daemon.connected = true;
+            let id = daemon.id;
+            self.session
+                .handle_connected(id, !input.byte().is_multiple_of(4));
+            return;
+        }
+        let calls = if daemon.own.is_empty() {
+            &daemon.relayed
+        } else {
+            &daemon.own
+        };
+        let Some(call) = calls
+            .get(usize::from(input.byte()) % calls.len().max(1))
+            .copied()
+        else {
+            return;
+        };
+        let answer = if good {
+            Msg::new(call.answer(Status::OK), |writer| match call.procedure {
+                remote::AUTH_LIST => {
+                    let auth = input.pick(&[AuthType::NONE, AuthType::POLKIT, AuthType::SASL]);
+                    auth.encode_list(writer);
+                }
+                _ => _ = writer.i32(input.pick(&[1, 0])),
+            })
+        } else {
+            Msg::new(call.answer(Status::ERROR), |writer| {
+                writer.i32(1).i32(7).optional_string(Some("no"));
+            })
+        };
+        self.daemon_sends(&answer);
+    }
+
+    fn daemon_lies(&mut self, input: &mut Input<'_>) {
+        let Some(daemon) = &self.daemon else { return };
+        let known: Vec<Header> = daemon
+            .own
+            .iter()
+            .chain(&daemon.relayed)
+            .chain(&self.answered)
+            .copied()
+            .collect();
+        let mut header = match known.get(usize::from(input.byte()) % known.len().max(1)) {
+            Some(call) => call.answer(Status::OK),
+            None => Header::remote_call(remote::CONNECT_GET_VERSION, Serial(3)),
+        };
+        match input.byte() % 6 {
+            0 => header.serial = Serial(input.byte().into()),
+            1 => header.procedure = Procedure(input.byte().into()),
+            2 => header.kind = MessageType((input.byte() % 9).into()),
+            3 => header.status = Status((input.byte() % 5).into()),
+            4 => header.version = (input.byte() % 3).into(),
+            _ => header.program = Program(input.byte().into()),
+        }
+        let message = Msg::new(header, |_| ()).settle_descriptors();
+        self.daemon_sends(&message);
+    }
+
+    fn time_passes(&mut self, input: &mut Input<'_>) {
+        let until = match input.byte() % 3 {
+            0 => self.session.poll_timeout().unwrap_or(self.now),
+            1 => self.now + SECOND,
+            _ => self.now + 70 * SECOND,
+        };
+        self.now = self.now.max(until);
+        self.session.handle_timeout(self.now);
+        if let Some(next) = self.session.poll_timeout() {
+            assert!(next > self.now, "the session would spin");
+        }
+    }
+
+    fn lose_daemon(&mut self) {
+        let Some(daemon) = &self.daemon else { return };
+        let why = if daemon.connected {
+            Lost::Closed
+        } else {
+            Lost::Unreachable("no".into())
+        };
+        let id = daemon.id;
+        self.session.handle_upstream_lost(id, &why, self.now);
+    }
+
+    fn ending(&mut self, input: &mut Input<'_>) {
+        match input.byte() % 8 {
+            0 if self.held.is_empty() => {
+                (self.left, self.ended) = (true, true);
+                self.session.handle_client_eof(self.now);
+            }
+            1 => self.session.handle_drain(self.now),
+            2 => {
+                let header = Header::remote_call(remote::CONNECT_CLOSE, serial(input));
+                self.client(Msg::new(header, |_| ()));
+            }
+            _ => {}
+        }
+    }
+
+    /// The client has written a frame.
+    fn client(&mut self, message: Msg) {
+        if !self.ended && self.held.len() < 64 {
+            self.held.push(message);
+        }
+    }
+
+    fn daemon_sends(&mut self, message: &Msg) {
+        let Some(daemon) = &mut self.daemon else {
+            return;
+        };
+        if !daemon.connected {
+            return;
+        }
+        // Taken for answered before the session decides, for it may act on the loss at once.
+        if message.header.kind.is_reply() {
+            let is_it = |call: &Header| {
+                call.answer(message.header.status)
+                    == Header {
+                        kind: MessageType::REPLY,
+                        ..message.header
+                    }
+            };
+            daemon.own.retain(|call| !is_it(call));
+            if let Some(place) = daemon.relayed.iter().position(is_it) {
+                self.answered.push(daemon.relayed.remove(place));
+            }
+        }
+        let id = daemon.id;
+        match self.session.handle_upstream(id, &message.frame(), self.now) {
+            Verdict::Relay(Peer::Client) => {
+                let header = &message.header;
+                assert!(!is_keepalive(header), "keepalive travelled through");
+                self.client_gets(message);
+            }
+            Verdict::Consumed => {}
+            verdict => panic!("{verdict:?} for a frame of the daemon's"),
+        }
+    }
+
+    /// Offers the client's frames in order, and carries out actions, until nothing moves.
+    fn pump(&mut self) {
+        self.carry_out();
+        while let Some(message) = self.held.first() {
+            let header = message.header;
+            let before = self.unanswered.len();
+            let verdict = self
+                .session
+                .handle_client(&message.frame(), &self.table, self.now);
+            match verdict {
+                Verdict::Hold => break,
+                Verdict::Consumed if !self.closed && header.kind.is_call() => {
+                    self.left |= header.procedure == remote::CONNECT_CLOSE;
+                    self.unanswered.push(key(&header));
+                }
+                Verdict::Consumed => {}
+                Verdict::Relay(Peer::Client) => panic!("{header:?} sent back to the client"),
+                Verdict::Relay(Peer::Upstream(id)) => self.client_relays(id, header),
+            }
+            assert!(self.unanswered.len() <= before + 1);
+            self.held.remove(0);
+            self.carry_out();
+        }
+    }
+
+    fn client_relays(&mut self, id: UpstreamId, header: Header) {
+        assert!(!self.closed, "{header:?} relayed after the end");
+        let daemon = self.daemon.as_mut().expect("relayed to nobody");
+        assert_eq!(daemon.id, id);
+        assert!(
+            daemon.connected && daemon.own.is_empty(),
+            "relayed before the open was done"
+        );
+        if header.kind.is_call() {
+            assert!(!is_own(&header), "{header:?} is the proxy's to make");
+            assert_eq!(header.status, Status::OK);
+            assert!(
+                daemon
+                    .relayed
+                    .iter()
+                    .all(|call| call.serial != header.serial)
+            );
+            daemon.relayed.push(header);
+            self.unanswered.push(key(&header));
+            if opens_stream(&header) && header.version == VERSION {
+                let earlier = self.streams.insert(key(&header), StreamState::Pending);
+                assert!(
+                    earlier.is_none(),
+                    "{header:?} takes the serial of an open stream"
+                );
+            }
+        } else {
+            assert!(
+                header.kind.is_stream(),
+                "{header:?} is no frame for a daemon"
+            );
+            assert!(self.streams.get(&key(&header)) == Some(&StreamState::Open));
+        }
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(action) = self.session.poll_action() {
+            assert!(!self.aborted, "{action:?} after the abort");
+            match action {
+                Action::Send { to, bytes } => {
+                    assert!(!self.closed, "sent after the end");
+                    for message in split(&bytes) {
+                        match to {
+                            Peer::Client => self.client_gets(&message),
+                            Peer::Upstream(id) => self.daemon_gets(id, &message),
+                        }
+                    }
+                }
+                Action::Connect {
+                    id,
+                    upstream,
+                    readonly,
+                } => {
+                    assert!(!self.closed && self.daemon.is_none(), "a second connection");
+                    assert!(readonly || !self.readonly);
+                    self.daemon = Some(Daemon {
+                        id,
+                        upstream,
+                        connected: false,
+                        own: Vec::new(),
+                        relayed: Vec::new(),
+                    });
+                }
+                Action::Disconnect(id) => {
+                    let daemon = self.daemon.take().expect("disconnected twice");
+                    assert_eq!(daemon.id, id);
+                    self.owed = daemon.relayed.iter().map(key).collect();
+                }
+                Action::Close => {
+                    assert!(!self.closed && self.daemon.is_none());
+                    self.closed = true;
+                    // A client that left is not owed everything; one whose daemon was lost is.
+                    if !self.left {
+                        let answered = |call: &Key| !self.unanswered.contains(call);
+                        assert!(self.owed.iter().all(answered), "a call got no answer");
+                        assert!(self.streams.is_empty(), "a stream was not aborted");
+                    }
+                }
+                Action::Polkit
+                | Action::Sasl(_)
+                | Action::Secure
+                | Action::Authenticated
+                | Action::AuthenticationFailed => panic!("{action:?}: nothing is to be proven"),
+                Action::Abort => {
+                    assert!(self.daemon.is_none());
+                    (self.closed, self.aborted) = (true, true);
+                }
+            }
+        }
+    }
+
+    fn daemon_gets(&mut self, id: UpstreamId, message: &Msg) {
+        let daemon = self.daemon.as_mut().expect("sent to nobody");
+        assert_eq!(daemon.id, id);
+        assert!(daemon.connected, "sent before it was connected");
+        let header = message.header;
+        if is_keepalive(&header) {
+            return;
+        }
+        assert_eq!(header.kind, MessageType::CALL);
+        let mut waiting = daemon.own.iter().chain(&daemon.relayed);
+        assert!(
+            waiting.all(|call| call.serial != header.serial),
+            "{header:?} collides"
+        );
+        match header.procedure {
+            remote::CONNECT_OPEN => {
+                let open = ConnectOpen::decode(&message.payload).expect("our own call");
+                assert!(
+                    open.flags & 1 == 1 || !self.readonly,
+                    "read-only was not forced"
+                );
+            }
+            remote::CONNECT_SET_IDENTITY => {
+                assert_ne!(daemon.upstream.identity, ForwardIdentity::Never);
+            }
+            _ => {}
+        }
+        daemon.own.push(header);
+    }
+
+    fn client_gets(&mut self, message: &Msg) {
+        assert!(!self.closed, "{message:?} after the end");
+        let header = message.header;
+        let key = key(&header);
+        if header.kind.is_reply() {
+            if let Some(place) = self.unanswered.iter().position(|call| *call == key) {
+                self.unanswered.remove(place);
+                match self.streams.get_mut(&key) {
+                    Some(state @ StreamState::Pending) if header.status == Status::OK => {
+                        *state = StreamState::Open;
+                    }
+                    Some(_) => _ = self.streams.remove(&key),
+                    None => {}
+                }
+                return;
+            }
+            // The one reply that answers no call: a stream's end in the place of a hole.
+            assert_eq!(header.status, Status::ERROR, "{message:?} answers nothing");
+            assert!(
+                self.streams.remove(&key) == Some(StreamState::Open),
+                "{message:?}"
+            );
+        } else if header.kind.is_stream() {
+            let state = self
+                .streams
+                .get_mut(&key)
+                .expect("a stream that the client opened");
+            assert!(
+                *state != StreamState::Stillborn,
+                "{message:?} after the stream's end"
+            );
+            let ends = header.status != Status::CONTINUE && header.kind == MessageType::STREAM;
+            match state {
+                StreamState::Pending if ends => *state = StreamState::Stillborn,
+                _ if ends => _ = self.streams.remove(&key),
+                _ => {}
+            }
+        } else {
+            assert_eq!(
+                header.kind,
+                MessageType::MESSAGE,
+                "{message:?} is no frame for a client"
+            );
+        }
+    }
+
+    /// Time runs until the session has nothing left to wait for, or waits for a living peer.
+    fn finish(mut self) {
+        self.pump();
+        for _ in 0..200 {
+            let Some(next) = self.session.poll_timeout() else {
+                break;
+            };
+            assert!(next > self.now, "a time that has passed");
+            self.now = next;
+            self.session.handle_timeout(next);
+            self.pump();
+        }
+        if self.closed {
+            assert!(self.daemon.is_none(), "an upstream outlives its client");
+            assert!(self.session.poll_timeout().is_none(), "the end never comes");
+        }
+    }
+}
+
+fn event(program: Program, procedure: Procedure) -> Msg {
+    let header = Header {
+        kind: MessageType::MESSAGE,
+        program,
+        ..Header::remote_call(procedure, Serial(0))
+    };
+    Msg::new(header, |_| ())
+}
+
+/// Serials from few, so that they meet; and those that the proxy's own calls have.
+fn serial(input: &mut Input<'_>) -> Serial {
+    let byte = input.byte();
+    Serial(if byte < 250 {
+        byte.into()
+    } else {
+        u32::MAX - u32::from(byte - 250)
+    })
+}
+
+fn odd_frame(input: &mut Input<'_>) -> Msg {
+    let programs = [
+        Program::REMOTE,
+        Program::QEMU,
+        Program::ADMIN,
+        Program::KEEPALIVE,
+        Program(9),
+    ];
+    let header = Header {
+        program: input.pick(&programs),
+        version: input.pick(&[1, 0, 2]),
+        procedure: Procedure(i32::from(input.byte()) + 256 * i32::from(input.byte() % 2)),
+        kind: MessageType((input.byte() % 8).into()),
+        serial: serial(input),
+        status: Status((input.byte() % 4).into()),
+    };
+    let length = usize::from(input.byte() % 32);
+    let payload = (0..length).map(|_| input.byte()).collect();
+    Msg {
+        header,
+        payload,
+        descriptors: 0,
+    }
+    .settle_descriptors()
+}
+
+fn split(mut bytes: &[u8]) -> Vec<Msg> {
+    let mut all = Vec::new();
+    while !bytes.is_empty() {
+        let Ok(Next::Frame(frame)) = frame::next(bytes, FRAME_MAX) else {
+            panic!("the session sends what is no frame: {bytes:?}");
+        };
+        all.push(Msg {
+            header: frame.header,
+            payload: frame.payload.to_vec(),
+            descriptors: frame.descriptors,
+        });
+        bytes = &bytes[frame.wire_len()..];
+    }
+    all
+}
