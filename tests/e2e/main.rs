@@ -12,16 +12,16 @@
 )]
 
 mod descriptors;
+mod drain;
 mod equality;
+mod faults;
 mod faults;
 mod identity;
 mod keepalive;
-mod python;
-mod routing;
-mod drain;
-mod faults;
 mod leaks;
+mod python;
 mod reload;
+mod routing;
 mod selftest;
 mod streams;
 mod support;

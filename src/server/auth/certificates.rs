@@ -9,7 +9,8 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 
 use super::revocation::Revoked;
-use super::tls::{self, Configured, Finding};
+pub(crate) use super::tls::Finding;
+use super::tls::{self, Configured};
 use crate::policy::facts::X509Facts;
 use crate::policy::model::{Crl, Listener};
 use crate::policy::report::Severity;
@@ -34,9 +35,15 @@ impl Certificates {
             let Some(tls) = &listener.tls else { continue };
             let mut found = Vec::new();
             let configured = tls::configure(tls, now, &mut found);
-            findings.extend(found.into_iter().map(|found| (Arc::clone(&listener.name), found)));
+            findings.extend(
+                found
+                    .into_iter()
+                    .map(|found| (Arc::clone(&listener.name), found)),
+            );
             if let Some(Configured { config, revoked }) = configured {
-                certificates.by_listener.insert(Arc::clone(&listener.name), config);
+                certificates
+                    .by_listener
+                    .insert(Arc::clone(&listener.name), config);
                 certificates.revoked.extend(revoked);
             }
         }
@@ -60,7 +67,10 @@ impl Certificates {
 /// Every file that [`Certificates::load`] reads, there or not.
 pub(crate) fn files(listeners: &[Arc<Listener>]) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for tls in listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+    for tls in listeners
+        .iter()
+        .filter_map(|listener| listener.tls.as_ref())
+    {
         files.extend([tls.cert.clone(), tls.key.clone(), tls.ca.clone()]);
         if let Crl::File(path) | Crl::IfPresent(path) = &tls.crl {
             files.push(path.clone());

@@ -139,7 +139,10 @@ mod tests {
     #[tokio::test]
     async fn a_balancer_may_speak_for_itself() {
         for rest in [&b""[..], V4] {
-            assert_eq!(parse(&header(VERSION_2_LOCAL, 0, rest)).await.0.unwrap(), None);
+            assert_eq!(
+                parse(&header(VERSION_2_LOCAL, 0, rest)).await.0.unwrap(),
+                None
+            );
         }
     }
 
@@ -169,7 +172,9 @@ mod tests {
     async fn any_bytes_are_answered() {
         let mut state = 1_u64;
         let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             (state >> 33) as usize
         };
         let whole = header(VERSION_2_PROXY, TCP_OVER_IPV6, &[7; 60]);

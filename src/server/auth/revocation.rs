@@ -66,7 +66,10 @@ impl Revoked {
         let outdated = |next: i64| next < now;
         if cas.is_empty() {
             Some(Flaw::OtherIssuer(issuer))
-        } else if list.next_update().is_some_and(|next| outdated(next.timestamp())) {
+        } else if list
+            .next_update()
+            .is_some_and(|next| outdated(next.timestamp()))
+        {
             Some(Flaw::Outdated)
         } else {
             None

@@ -15,9 +15,7 @@ use std::time::SystemTime;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{
-    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime,
-};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::{
     NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier, danger::ClientCertVerifier,
 };
@@ -74,7 +72,9 @@ pub(crate) fn configure(
     now: SystemTime,
     findings: &mut Vec<Finding>,
 ) -> Option<Configured> {
-    let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let mut reader = Reader {
         findings,
         seconds: i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX),
@@ -160,9 +160,15 @@ impl Reader<'_> {
             .windows(ENCRYPTED.len())
             .any(|window| window == ENCRYPTED);
         let (what, help) = if encrypted {
-            ("is encrypted", "nobody is there to enter its passphrase: remove that with `openssl pkey`")
+            (
+                "is encrypted",
+                "nobody is there to enter its passphrase: remove that with `openssl pkey`",
+            )
         } else {
-            ("has no private key", "it must be PEM: PKCS#8, PKCS#1 or SEC1")
+            (
+                "has no private key",
+                "it must be PEM: PKCS#8, PKCS#1 or SEC1",
+            )
         };
         self.error("key", format!("{} {what}", path.display()), Some(help));
         None
@@ -241,7 +247,10 @@ impl Reader<'_> {
                 format!("no CA in {ca} signed the certificate in {cert}"),
                 Some("certificates between the two belong into the file of the first, after it"),
             ),
-            other => (format!("{cert} cannot be used as a server's: {other}"), None),
+            other => (
+                format!("{cert} cannot be used as a server's: {other}"),
+                None,
+            ),
         };
         self.error("cert", message, help);
     }
@@ -258,7 +267,8 @@ impl Reader<'_> {
             Crl::IfPresent(path) | Crl::File(path) => path,
         };
         let bytes = self.read("crl", path, MAX_CRL_BYTES)?;
-        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+        let lists: Result<Vec<_>, _> =
+            CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
         let lists = match lists {
             Ok(lists) if !lists.is_empty() => lists,
             // Not PEM: one list as it is.
@@ -272,7 +282,11 @@ impl Reader<'_> {
             if flaw.is_harmless() {
                 self.warn("crl", message, None);
             } else {
-                self.error("crl", message, Some("it must be PEM or DER, signed by the CA"));
+                self.error(
+                    "crl",
+                    message,
+                    Some("it must be PEM or DER, signed by the CA"),
+                );
                 return None;
             }
         }
@@ -302,7 +316,11 @@ impl Reader<'_> {
         match verifier {
             Ok(verifier) => Some(verifier),
             Err(error) => {
-                self.error("crl", format!("the list of revoked certificates: {error}"), None);
+                self.error(
+                    "crl",
+                    format!("the list of revoked certificates: {error}"),
+                    None,
+                );
                 None
             }
         }
@@ -381,7 +399,9 @@ impl Reader<'_> {
             self.error(key, message, Some("use 2048 bits or more"));
         }
         let algorithm = certificate.signature_algorithm.algorithm.to_id_string();
-        let weak = WEAK_SIGNATURES.iter().find(|(known, _)| *known == algorithm);
+        let weak = WEAK_SIGNATURES
+            .iter()
+            .find(|(known, _)| *known == algorithm);
         if let Some((_, hash)) = weak.filter(|_| its_signature) {
             let message = format!("{begin} is weak: it is signed by way of {hash}");
             self.error(key, message, Some("have it signed anew, with SHA-256"));

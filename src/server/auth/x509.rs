@@ -44,7 +44,10 @@ pub(crate) fn facts(der: &[u8]) -> Result<X509Facts, Unreadable> {
     let names = certificate
         .subject_alternative_name()
         .map_err(|error| Unreadable(error.to_string()))?;
-    for name in names.into_iter().flat_map(|names| &names.value.general_names) {
+    for name in names
+        .into_iter()
+        .flat_map(|names| &names.value.general_names)
+    {
         match name {
             GeneralName::DNSName(name) => facts.dns.push(name.to_lowercase()),
             GeneralName::IPAddress(bytes) => facts.ip.extend(address(bytes)),
@@ -103,8 +106,12 @@ fn text(value: &Any<'_>) -> Option<String> {
         }
         Tag::UniversalString => {
             let (units, rest) = data.as_chunks::<4>();
-            let units = units.iter().map(|unit| char::from_u32(u32::from_be_bytes(*unit)));
-            units.collect::<Option<String>>().filter(|_| rest.is_empty())
+            let units = units
+                .iter()
+                .map(|unit| char::from_u32(u32::from_be_bytes(*unit)));
+            units
+                .collect::<Option<String>>()
+                .filter(|_| rest.is_empty())
         }
         _ => None,
     }
