@@ -2,30 +2,75 @@
 //! database as the daemon would.
 
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
-use virtproxyd::policy::facts::UnixFacts;
+use std::sync::Arc;
+use virtproxyd::policy::facts::{ClientFacts, UnixFacts};
+use virtproxyd::policy::model::{ListenAddress, Listener};
 
-/// What `--as` says.
+/// What `--as` says of a local client.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Given {
     user: Option<String>,
     uid: Option<u32>,
     groups: Vec<String>,
     gids: Vec<u32>,
+    pid: i32,
+    selinux: Option<String>,
 }
 
-/// The facts of a client `given` as `user=NAME,uid=ID,group=NAME,gid=ID`; of whoever runs us if
-/// nothing is given.
+/// The facts of a client of `listener`, `given` as [`ClientFacts`] are read; of whoever runs us if
+/// nothing is given of a local one.
 ///
 /// # Errors
 /// What is wrong with it, for people.
-pub(super) fn facts(given: Option<&str>) -> Result<UnixFacts, String> {
-    let given = match given {
-        Some(text) => parse(text)?,
-        None => Given {
-            uid: Some(Uid::effective().as_raw()),
-            ..Given::default()
-        },
-    };
+pub(super) fn facts(given: Option<&str>, listener: &Listener) -> Result<ClientFacts, String> {
+    let mut facts = parse(given.unwrap_or_default())?;
+    facts.listener = Arc::clone(&listener.name);
+    facts.readonly = listener.readonly;
+    match listener.address {
+        ListenAddress::Unix { .. } => {
+            if given.is_some() && facts.unix.is_none() {
+                return Err("--as: a user= or uid= is needed".to_owned());
+            }
+            facts.unix = Some(complete(facts.unix.map(Given::from))?);
+        }
+        ListenAddress::Tcp { .. } if facts.unix.is_some() => {
+            return Err(format!(
+                "--as: clients of {:?} come by TCP: user=, uid= and the like say nothing of them",
+                listener.name
+            ));
+        }
+        ListenAddress::Tcp { .. } => {}
+    }
+    Ok(facts)
+}
+
+fn parse(text: &str) -> Result<ClientFacts, String> {
+    text.parse().map_err(|error| format!("--as: {error}"))
+}
+
+impl From<UnixFacts> for Given {
+    fn from(unix: UnixFacts) -> Self {
+        let known = |id: &u32| *id != u32::MAX;
+        Self {
+            user: unix.user,
+            uid: Some(unix.uid).filter(known),
+            groups: unix.group.into_iter().chain(unix.group_names).collect(),
+            gids: Some(unix.gid)
+                .filter(known)
+                .into_iter()
+                .chain(unix.groups)
+                .collect(),
+            pid: unix.pid,
+            selinux: unix.selinux,
+        }
+    }
+}
+
+fn complete(given: Option<Given>) -> Result<UnixFacts, String> {
+    let given = given.unwrap_or_else(|| Given {
+        uid: Some(Uid::effective().as_raw()),
+        ..Given::default()
+    });
     let entry = match (&given.user, given.uid) {
         (Some(name), _) => User::from_name(name),
         (None, Some(uid)) => User::from_uid(Uid::from_raw(uid)),
@@ -57,32 +102,10 @@ pub(super) fn facts(given: Option<&str>) -> Result<UnixFacts, String> {
         group: group_name(gid),
         group_names: groups.iter().filter_map(|gid| group_name(*gid)).collect(),
         groups,
+        pid: given.pid,
+        selinux: given.selinux,
         ..UnixFacts::default()
     })
-}
-
-fn parse(text: &str) -> Result<Given, String> {
-    let mut given = Given::default();
-    for part in text.split(',') {
-        let (key, value) = part.split_once('=').unwrap_or((part, ""));
-        let id = || {
-            value
-                .parse()
-                .map_err(|_| format!("--as: {part:?} is not a number"))
-        };
-        match key {
-            "user" if !value.is_empty() => given.user = Some(value.to_owned()),
-            "group" if !value.is_empty() => given.groups.push(value.to_owned()),
-            "uid" => given.uid = Some(id()?),
-            "gid" => given.gids.push(id()?),
-            _ => {
-                return Err(format!(
-                    "--as: {part:?} is none of user=NAME, uid=ID, group=NAME, gid=ID"
-                ));
-            }
-        }
-    }
-    Ok(given)
 }
 
 fn group_id(name: &str) -> Result<u32, String> {
@@ -112,19 +135,48 @@ fn memberships(user: &User) -> Result<Vec<u32>, String> {
 mod tests {
     use super::*;
 
+    fn facts(given: Option<&str>) -> Result<UnixFacts, String> {
+        let facts = super::facts(given, &listener("unix: /run/l"))?;
+        Ok(facts.unix.unwrap())
+    }
+
+    fn listener(address: &str) -> Arc<Listener> {
+        let text = format!(
+            "version: 1\nlisteners: {{l: {{{address}}}}}\nupstreams: {{u: {{unix: /run/u}}}}\n\
+             routes: [{{uri: x, upstream: u}}]"
+        );
+        let loaded = virtproxyd::policy::load("f", &text, &|_| None).unwrap();
+        Arc::clone(loaded.policy.listeners.first().unwrap())
+    }
+
     #[test]
     fn every_part_is_read_and_the_rest_refused() {
-        let given = parse("user=a,uid=1,group=b,group=c,gid=2").unwrap();
+        let given = Given::from(
+            "user=a,uid=1,group=b,group=c,gid=2"
+                .parse::<UnixFacts>()
+                .unwrap(),
+        );
         let expected = Given {
             user: Some("a".to_owned()),
             uid: Some(1),
             groups: vec!["b".to_owned(), "c".to_owned()],
             gids: vec![2],
+            ..Given::default()
         };
         assert_eq!(given, expected);
-        for bad in ["", "user=", "uid=x", "uid=-1", "name=a", "user=a,", "a"] {
-            assert!(parse(bad).is_err(), "{bad}");
+        for bad in ["", "uid=x", "uid=-1", "name=a", "a"] {
+            assert!(facts(Some(bad)).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn remote_clients_have_no_process() {
+        let tls = listener("tcp: '[::]:1', tls: {}");
+        let client = super::facts(Some("dn=CN=ci,address=192.0.2.1"), &tls).unwrap();
+        assert_eq!(client.x509.unwrap().cn, ["ci"]);
+        assert!(client.unix.is_none() && client.address.is_some());
+        assert!(super::facts(None, &tls).is_ok());
+        assert!(super::facts(Some("user=root"), &tls).is_err());
     }
 
     #[test]

@@ -6,10 +6,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use virtproxyd::policy::explain::{Explanation, Outcome};
-use virtproxyd::policy::facts::ClientFacts;
 use virtproxyd::policy::model::{Listener, Policy};
 use virtproxyd::policy::{self, Report};
-use virtproxyd::server::Source;
+use virtproxyd::server::{self, Source};
 
 use super::{Command, Format, USAGE, client, refuse};
 
@@ -50,7 +49,7 @@ fn check(file: &Path, format: Format, deny_warnings: bool) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let (report, good) = match contents.load() {
+    let (report, good) = match contents.load().and_then(server::check_files) {
         Ok(loaded) => {
             let good = loaded.warnings.is_empty() || !deny_warnings;
             (loaded.warnings, good)
@@ -84,13 +83,7 @@ fn explain(
     let contents = source.read().map_err(told(USAGE))?;
     let policy = contents.load().map_err(told(1))?.policy;
     let listener = find_listener(&policy, listener).map_err(|error| refuse(&error))?;
-    let unix = client::facts(client).map_err(|error| refuse(&error))?;
-    let facts = ClientFacts {
-        listener: Arc::clone(&listener.name),
-        readonly: listener.readonly,
-        unix: Some(unix),
-        ..ClientFacts::default()
-    };
+    let facts = client::facts(client, listener).map_err(|error| refuse(&error))?;
     Ok(policy.explain(&facts, uri))
 }
 

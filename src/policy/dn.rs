@@ -4,7 +4,7 @@
 /// identifiers. What is not here is written with its object identifier.
 const NAMES: &[(&str, &[&str], &str)] = &[
     ("CN", &["COMMONNAME"], "2.5.4.3"),
-    ("SN", &["SURNAME"], "2.5.4.4"),
+    ("surName", &["SN"], "2.5.4.4"),
     ("serialNumber", &[], "2.5.4.5"),
     ("C", &["COUNTRYNAME"], "2.5.4.6"),
     ("L", &["LOCALITYNAME"], "2.5.4.7"),
@@ -13,6 +13,8 @@ const NAMES: &[(&str, &[&str], &str)] = &[
     ("O", &["ORGANIZATIONNAME"], "2.5.4.10"),
     ("OU", &["ORGANIZATIONALUNITNAME"], "2.5.4.11"),
     ("title", &[], "2.5.4.12"),
+    ("description", &[], "2.5.4.13"),
+    ("businessCategory", &[], "2.5.4.15"),
     ("postalCode", &[], "2.5.4.17"),
     ("name", &[], "2.5.4.41"),
     ("givenName", &["GN"], "2.5.4.42"),
@@ -54,6 +56,23 @@ pub(crate) fn escape(value: &str, out: &mut String) {
             out.push(c);
         }
     }
+}
+
+/// The same name the other way round, as libvirt writes it (`tls_allowed_dn_list`, and what it tells
+/// of a client): `C=DE,O=Acme,OU=Ops,CN=ci`.
+pub(crate) fn reversed(name: &str) -> String {
+    let mut parts = Vec::new();
+    let (mut start, mut escaped) = (0, false);
+    for (index, byte) in name.bytes().enumerate() {
+        if byte == b',' && !escaped {
+            parts.push(name.get(start..index).unwrap_or_default());
+            start = index + 1;
+        }
+        escaped = byte == b'\\' && !escaped;
+    }
+    parts.push(name.get(start..).unwrap_or_default());
+    parts.reverse();
+    parts.join(",")
 }
 
 /// Reads a name into its attributes, each with the name that [`name_of`] gives it, or with its
@@ -154,6 +173,19 @@ mod tests {
         assert_eq!(pairs(""), []);
         assert_eq!(pairs("CN="), [pair("CN", "")]);
         assert_eq!(pairs(r"CN=a\,b\+\C3\A4\ "), [pair("CN", "a,b+ä ")]);
+    }
+
+    #[test]
+    fn a_name_is_turned_round_by_its_parts() {
+        for (name, expected) in [
+            ("", ""),
+            ("CN=ci", "CN=ci"),
+            ("CN=ci,OU=Ops+O=Acme,C=DE", "C=DE,OU=Ops+O=Acme,CN=ci"),
+            (r"CN=a\,b\\,O=\\\,c", r"O=\\\,c,CN=a\,b\\"),
+        ] {
+            assert_eq!(reversed(name), expected);
+            assert_eq!(reversed(expected), name);
+        }
     }
 
     #[test]

@@ -63,6 +63,13 @@ pub struct X509Facts {
 }
 
 impl X509Facts {
+    /// The distinguished name as libvirt writes it, which is the other way round: what a client's
+    /// `tls_allowed_dn_list` and access rules of the driver daemons are written for.
+    #[must_use]
+    pub fn libvirt_dn(&self) -> String {
+        super::dn::reversed(&self.dn)
+    }
+
     /// Adds an attribute of the distinguished name, by its name as [`name_of`] gives it.
     ///
     /// [`name_of`]: super::dn::name_of

@@ -36,7 +36,11 @@ pub use report::Report;
 pub use schema::schema;
 pub use yaml::MAX_FILE_BYTES;
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use model::Policy;
+use report::{Problem, Severity};
 use yaml::Document;
 
 /// A policy that may be put in force.
@@ -46,6 +50,55 @@ pub struct Loaded {
     pub policy: Policy,
     /// What is hardly meant as written; without errors.
     pub warnings: Report,
+    files: Vec<FilePlace>,
+}
+
+/// Where a listener names a file.
+#[derive(Debug)]
+struct FilePlace {
+    listener: Arc<str>,
+    /// The key that names it, within `tls` or `sasl`.
+    key: &'static str,
+    span: Range<usize>,
+}
+
+impl Loaded {
+    /// Adds something wrong with a file that a listener names by `key`, such as `cert`. Files are
+    /// read by others than this module.
+    pub fn add_file_problem(
+        &mut self,
+        listener: &str,
+        key: &str,
+        severity: Severity,
+        message: &str,
+        help: Option<&str>,
+    ) {
+        let place = self
+            .files
+            .iter()
+            .find(|place| *place.listener == *listener && place.key == key);
+        let span = place.map(|place| place.span.clone());
+        let problem = match severity {
+            Severity::Error => Problem::error("file", span, message),
+            Severity::Warning => Problem::warning("file", span, message),
+        };
+        self.warnings.add(match help {
+            Some(help) => problem.help(help),
+            None => problem,
+        });
+    }
+
+    /// The same, if no error was added.
+    ///
+    /// # Errors
+    /// The report with the errors that were added.
+    pub fn without_errors(self) -> Result<Self, Report> {
+        if self.warnings.errors() == 0 {
+            Ok(self)
+        } else {
+            Err(self.warnings)
+        }
+    }
 }
 
 /// Reads a policy file: `name` is what messages call it, `env` looks up the variables that paths
@@ -63,9 +116,10 @@ pub fn load(
         .and_then(|document| compile::policy(&document, env, &mut problems));
     let report = Report::new(name, text, problems);
     match policy {
-        Some(policy) if report.errors() == 0 => Ok(Loaded {
+        Some((policy, files)) if report.errors() == 0 => Ok(Loaded {
             policy,
             warnings: report,
+            files,
         }),
         _ => Err(report),
     }

@@ -93,20 +93,32 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(file: &str, text: &str, mut problems: Vec<Problem>) -> Self {
+    pub(super) fn new(file: &str, text: &str, problems: Vec<Problem>) -> Self {
+        let mut report = Self {
+            file: file.to_owned(),
+            text: text.to_owned(),
+            problems,
+            omitted: 0,
+        };
+        report.arrange();
+        report
+    }
+
+    /// Adds a problem at its place.
+    pub(super) fn add(&mut self, problem: Problem) {
+        self.problems.push(problem);
+        self.arrange();
+    }
+
+    fn arrange(&mut self) {
+        let problems = &mut self.problems;
         problems.sort_by_key(|problem| {
             let start = problem.span.as_ref().map_or(0, |span| span.start);
             (start, problem.severity)
         });
         problems.dedup();
-        let omitted = problems.len().saturating_sub(MAX_PROBLEMS);
+        self.omitted += problems.len().saturating_sub(MAX_PROBLEMS);
         problems.truncate(MAX_PROBLEMS);
-        Self {
-            file: file.to_owned(),
-            text: text.to_owned(),
-            problems,
-            omitted,
-        }
     }
 
     /// A report that `file` could not be read or decoded, for the caller that tried.

@@ -7,11 +7,11 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 use super::context::Context;
-use super::workers::Workers;
+use super::workers::{Conn, Workers};
 use crate::policy::model::Listener;
 
 /// First pause after an accept that failed for want of descriptors or memory.
@@ -24,16 +24,20 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) enum Socket {
     /// A UNIX socket.
     Unix(UnixListener),
-    /// A TCP socket; nothing serves one yet, so its clients are turned away.
+    /// A TCP socket.
     Tcp(TcpListener),
 }
 
 impl Socket {
-    /// The next client; `None` is one that cannot be served.
-    fn poll_accept(&self, context: &mut TaskContext<'_>) -> Poll<io::Result<Option<UnixStream>>> {
+    /// The next client, out of this thread's reactor.
+    fn poll_accept(&self, context: &mut TaskContext<'_>) -> Poll<io::Result<Conn>> {
         match self {
-            Self::Unix(listener) => listener.poll_accept(context).map_ok(|(conn, _)| Some(conn)),
-            Self::Tcp(listener) => listener.poll_accept(context).map_ok(|_| None),
+            Self::Unix(listener) => listener
+                .poll_accept(context)
+                .map(|accepted| accepted?.0.into_std().map(Conn::Unix)),
+            Self::Tcp(listener) => listener
+                .poll_accept(context)
+                .map(|accepted| accepted?.0.into_std().map(Conn::Tcp)),
         }
     }
 }
@@ -70,8 +74,8 @@ pub(crate) async fn run(
             Some(Ok(conn)) => {
                 exhausted = exhausted.map(|_| FIRST_PAUSE);
                 let listener = serves.borrow().clone();
-                if let (Some(conn), Some(listener)) = (conn, listener) {
-                    hand_over(conn, listener, &ctx, &workers);
+                if let Some(listener) = listener {
+                    workers.serve(conn, listener, ctx.clients.enter());
                 }
             }
             Some(Err(error)) if is_exhaustion(&error) => {
@@ -86,15 +90,6 @@ pub(crate) async fn run(
             // which Linux reports here too: nothing to do with the next one.
             Some(Err(error)) => tracing::debug!(%error, "a client was lost before it was accepted"),
         }
-    }
-}
-
-/// From the main thread's reactor to a worker.
-fn hand_over(conn: UnixStream, listener: Arc<Listener>, ctx: &Context, workers: &Workers) {
-    let guard = ctx.clients.enter();
-    match conn.into_std() {
-        Ok(conn) => workers.serve(conn, listener, guard),
-        Err(error) => tracing::warn!(%error, "a client was lost after it was accepted"),
     }
 }
 

@@ -1,10 +1,11 @@
 //! Sockets that systemd opened for us.
 
 use std::env;
+use std::fmt;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use listenfd::ListenFd;
@@ -19,10 +20,31 @@ const MAX_SOCKETS: usize = 256;
 pub(crate) struct Inherited {
     /// `FileDescriptorName=`, empty if none was given.
     pub(crate) name: String,
-    /// Where it is bound, if that is a path.
-    pub(crate) path: Option<PathBuf>,
+    /// Where it is bound.
+    pub(crate) bound: Bound,
     /// The socket, non-blocking.
     pub(crate) socket: Passed,
+}
+
+/// Where a passed socket is bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// At a path.
+    Path(PathBuf),
+    /// At an IP address.
+    Address(SocketAddr),
+    /// At neither.
+    Elsewhere,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Address(address) => address.fmt(f),
+            Self::Elsewhere => f.write_str("elsewhere"),
+        }
+    }
 }
 
 /// A passed socket, by kind.
@@ -74,44 +96,62 @@ pub(crate) fn take() -> Result<Vec<Inherited>, ActivationError> {
     for index in 0..passed.len() {
         let name = names.next().unwrap_or_default().to_owned();
         let taken = take_one(&mut passed, index);
-        let (path, socket) = taken.map_err(|source| ActivationError::Descriptor {
+        let (bound, socket) = taken.map_err(|source| ActivationError::Descriptor {
             fd: index + 3,
             name: name.clone(),
             source,
         })?;
-        inherited.push(Inherited { name, path, socket });
+        inherited.push(Inherited {
+            name,
+            bound,
+            socket,
+        });
     }
     Ok(inherited)
 }
 
-fn take_one(passed: &mut ListenFd, index: usize) -> io::Result<(Option<PathBuf>, Passed)> {
+fn take_one(passed: &mut ListenFd, index: usize) -> io::Result<(Bound, Passed)> {
     let missing = || io::Error::from(io::ErrorKind::NotFound);
     // A failed attempt leaves the descriptor where it is.
     if let Ok(listener) = passed.take_unix_listener(index) {
         let listener = listener.ok_or_else(missing)?;
         listener.set_nonblocking(true)?;
-        return Ok((bound_path(&listener), Passed::Unix(listener)));
+        let bound = bound_path(&listener).map_or(Bound::Elsewhere, Bound::Path);
+        return Ok((bound, Passed::Unix(listener)));
     }
     let listener = passed.take_tcp_listener(index)?.ok_or_else(missing)?;
     listener.set_nonblocking(true)?;
-    Ok((None, Passed::Tcp(listener)))
+    let bound = Bound::Address(listener.local_addr()?);
+    Ok((bound, Passed::Tcp(listener)))
 }
 
 fn bound_path(listener: &UnixListener) -> Option<PathBuf> {
     Some(listener.local_addr().ok()?.as_pathname()?.to_path_buf())
 }
 
-/// The listener that an inherited socket serves: the one of its name, else the one of its path.
+/// The listener that an inherited socket serves: the one of its name, else the one of its path or
+/// address. systemd's `ListenStream=16514` is `[::]`, which may take IPv4 clients too, so that all
+/// addresses of one port are one.
 pub(crate) fn matching<'a>(
     name: &str,
-    path: Option<&Path>,
+    bound: &Bound,
     listeners: &'a [Arc<Listener>],
 ) -> Option<&'a Arc<Listener>> {
     let by_name = listeners.iter().find(|listener| *listener.name == *name);
     by_name.or_else(|| {
-        let path = path?;
-        listeners.iter().find(|listener| {
-            matches!(&listener.address, ListenAddress::Unix { path: wanted, .. } if wanted == path)
-        })
+        listeners
+            .iter()
+            .find(|listener| match (&listener.address, bound) {
+                (ListenAddress::Unix { path, .. }, Bound::Path(bound)) => path == bound,
+                (ListenAddress::Tcp { addresses }, Bound::Address(bound)) => {
+                    addresses.iter().any(|address| is_same(*address, *bound))
+                }
+                _ => false,
+            })
     })
+}
+
+fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    let both_wide = one.ip().is_unspecified() && other.ip().is_unspecified();
+    one.port() == other.port() && (both_wide || one.ip() == other.ip())
 }

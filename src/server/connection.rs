@@ -1,33 +1,27 @@
 //! One client connection, from accept to close.
 
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::context::Context;
 use super::pump::Pump;
-use super::transport::Transport;
-use crate::policy::facts::ClientFacts;
+use super::transport::{Channel, Transport};
+use crate::policy::facts::{ClientFacts, X509Facts};
 use crate::policy::model::Listener;
 use crate::session::{Auth, Session, Setup};
 
 /// Serves one client until it leaves or the daemon drains. Runs as one task on a worker.
 ///
-/// `conn` is non-blocking.
+/// It is closed early when its certificate is revoked.
 pub(crate) async fn serve(
-    conn: UnixStream,
+    channel: Channel,
     facts: ClientFacts,
     listener: Arc<Listener>,
     ctx: Arc<Context>,
 ) {
     tracing::debug!(?facts, "client connected");
-    let transport = match Transport::unix(conn) {
-        Ok(transport) => transport,
-        Err(error) => {
-            tracing::error!(%error, "cannot watch the client's socket: closing");
-            return;
-        }
-    };
+    let transport = Transport::new(channel);
+    let x509 = facts.x509.clone();
     let setup = Setup {
         facts: Arc::new(facts),
         keepalive: listener.keepalive,
@@ -36,5 +30,16 @@ pub(crate) async fn serve(
         auth_timeout: Duration::from_secs(60),
     };
     let session = Session::new(setup, Instant::now());
-    Pump::new(transport, session, &ctx.policy, ctx.drain.begun()).await;
+    tokio::select! {
+        () = Pump::new(transport, session, &ctx.policy, ctx.drain.begun()) => {}
+        () = ctx.certificates.revoked(x509.as_ref()) => {
+            let X509Facts { dn, serial, .. } = x509.unwrap_or_default();
+            tracing::warn!(
+                dn,
+                serial,
+                listener = &*listener.name,
+                "client closed: its certificate is revoked"
+            );
+        }
+    }
 }

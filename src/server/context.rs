@@ -1,8 +1,12 @@
-//! What every connection shares: the policy store, the drain signal, the client count.
+//! What every connection shares: policy and certificates in force, the drain signal, the counts of
+//! clients.
 
+use super::auth::certificates::CertificateStore;
+use super::auth::unauthenticated::{Unauthenticated, Waiting};
 use super::clients::Clients;
 use super::drain::Drain;
 use super::names::Names;
+use crate::policy::model::{Auth, ListenAddress, Listener};
 use crate::policy::store::Store;
 
 /// Shared by the main thread, the workers and every connection, behind one [`std::sync::Arc`].
@@ -16,4 +20,35 @@ pub(crate) struct Context {
     pub(crate) clients: Clients,
     /// Names of user and group ids.
     pub(crate) names: Names,
+    /// The certificates in force.
+    pub(crate) certificates: CertificateStore,
+    /// Who has not proven anything yet.
+    pub(crate) unauthenticated: UnauthenticatedByKind,
+}
+
+/// Local and remote clients are counted apart, so that the network cannot push out a user who is
+/// being asked for his password.
+#[derive(Debug)]
+pub(crate) struct UnauthenticatedByKind {
+    /// Clients of UNIX sockets.
+    pub(crate) local: Unauthenticated,
+    /// Clients of TCP sockets.
+    pub(crate) remote: Unauthenticated,
+}
+
+impl UnauthenticatedByKind {
+    /// Counts a client of `listener`, if it has anything to prove.
+    pub(crate) fn enter(&self, listener: &Listener) -> Option<Waiting> {
+        match listener.address {
+            ListenAddress::Unix { .. } if listener.auth == Auth::None => None,
+            ListenAddress::Unix { .. } => Some(self.local.enter()),
+            ListenAddress::Tcp { .. } => Some(self.remote.enter()),
+        }
+    }
+
+    /// Changes both bounds.
+    pub(crate) fn set_max(&self, max: usize) {
+        self.local.set_max(max);
+        self.remote.set_max(max);
+    }
 }

@@ -20,21 +20,21 @@ const LONGEST_BURST: Duration = Duration::from_secs(2);
 /// Symbolic links followed, as the kernel does.
 const MAX_LINKS: usize = 40;
 
-/// Watches one file until dropped.
+/// Watches files until dropped.
 #[derive(Debug)]
 pub(crate) struct FileWatch {
     task: JoinHandle<()>,
 }
 
 impl FileWatch {
-    /// Calls `changed.notify_one()` after each burst of changes to `path`, an absolute path. The
-    /// file may also be found unchanged then.
+    /// Calls `changed.notify_one()` after each burst of changes to one of `paths`, absolute paths.
+    /// The files may also be found unchanged then.
     ///
     /// # Errors
     /// The system cannot watch (no such directory, or too many watches).
-    pub(crate) fn start(path: PathBuf, changed: Arc<Notify>) -> notify::Result<Self> {
+    pub(crate) fn start(paths: Vec<PathBuf>, changed: Arc<Notify>) -> notify::Result<Self> {
         let event = Arc::new(Notify::new());
-        let mut armed = Armed::new(&path, Arc::clone(&event))?;
+        let mut armed = Armed::new(&paths, Arc::clone(&event))?;
         let task = tokio::spawn(async move {
             loop {
                 event.notified().await;
@@ -44,10 +44,12 @@ impl FileWatch {
                 {}
                 // Links may have moved. Watch the new way before the file is read, so that no
                 // change falls in between.
-                match Armed::new(&path, Arc::clone(&event)) {
+                match Armed::new(&paths, Arc::clone(&event)) {
                     // The old watches go only now: what they saw meanwhile is not lost.
                     Ok(new) => drop(std::mem::replace(&mut armed, new)),
-                    Err(error) => tracing::warn!(%error, "cannot follow the policy file"),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot follow the files that are watched")
+                    }
                 }
                 changed.notify_one();
             }
@@ -62,14 +64,15 @@ impl Drop for FileWatch {
     }
 }
 
-/// Watches on every directory on the way to the file.
+/// Watches on every directory on the way to the files.
 struct Armed {
     _watcher: RecommendedWatcher,
 }
 
 impl Armed {
-    fn new(path: &Path, event: Arc<Notify>) -> notify::Result<Self> {
-        let names = names_on_the_way(path);
+    fn new(paths: &[PathBuf], event: Arc<Notify>) -> notify::Result<Self> {
+        let ways = paths.iter().flat_map(|path| names_on_the_way(path));
+        let names: BTreeSet<PathBuf> = ways.collect();
         let directories: BTreeSet<PathBuf> = names
             .iter()
             .filter_map(|name| Some(name.parent()?.to_path_buf()))
@@ -198,7 +201,8 @@ mod tests {
     async fn a_write_a_rename_and_a_moved_link_are_seen() {
         let (_dir, root) = config_map();
         let changed = Arc::new(Notify::new());
-        let _watch = FileWatch::start(root.join("routes.yaml"), Arc::clone(&changed)).unwrap();
+        let _watch =
+            FileWatch::start(vec![root.join("routes.yaml")], Arc::clone(&changed)).unwrap();
 
         fs::write(root.join("..one/routes.yaml"), "written").unwrap();
         expect(&changed).await;

@@ -1,8 +1,9 @@
 //! All listening sockets, and how a new policy changes them: staged first, then committed whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, UnixListener};
@@ -10,10 +11,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::accept::{self, Socket};
-use super::activation::{self, Inherited, Passed};
+use super::activation::{self, Bound, Inherited, Passed};
 use super::context::Context;
 use super::names;
 use super::socket_file::{Access, BindError, SocketFile};
+use super::tcp_socket;
 use super::workers::Workers;
 use crate::policy::model::{ListenAddress, Listener, Policy};
 
@@ -40,12 +42,26 @@ struct Open {
 
 #[derive(Debug)]
 enum Origin {
-    Own(SocketFile),
+    /// A UNIX socket that we made.
+    File(SocketFile),
+    /// A TCP socket that we made.
+    Address(SocketAddr),
+    /// A socket of systemd's.
     Inherited {
         name: String,
-        path: Option<PathBuf>,
+        bound: Bound,
         is_unix: bool,
     },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(file) => file.path().display().fmt(f),
+            Self::Address(address) => address.fmt(f),
+            Self::Inherited { bound, .. } => bound.fmt(f),
+        }
+    }
 }
 
 impl Drop for Open {
@@ -60,7 +76,7 @@ impl Drop for Open {
 pub(crate) struct Stage {
     /// What each open socket is to serve.
     serves: Vec<Option<Arc<Listener>>>,
-    added: Vec<(Socket, SocketFile, Arc<Listener>)>,
+    added: Vec<(Socket, Origin, Arc<Listener>)>,
 }
 
 /// Looks up the groups that the listeners name. Blocks on the group database.
@@ -93,6 +109,22 @@ pub(crate) fn resolve_groups(policy: &Policy) -> Result<GroupIds, BindError> {
     Ok(ids)
 }
 
+impl Stage {
+    fn serve(&mut self, index: usize, listener: &Arc<Listener>) {
+        if let Some(serves) = self.serves.get_mut(index) {
+            *serves = Some(Arc::clone(listener));
+        }
+    }
+
+    fn add(&mut self, socket: Socket, origin: Origin, listener: &Arc<Listener>) {
+        self.added.push((socket, origin, Arc::clone(listener)));
+    }
+}
+
+fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::from_std(tcp_socket::open(address)?)
+}
+
 impl Listeners {
     /// Takes over the inherited sockets. The first commit tells what they serve; until then they
     /// turn clients away, so make it before the runtime runs anything else.
@@ -109,14 +141,19 @@ impl Listeners {
             workers,
             open: Vec::new(),
         };
-        for Inherited { name, path, socket } in inherited {
+        for Inherited {
+            name,
+            bound,
+            socket,
+        } in inherited
+        {
             let (socket, is_unix) = match socket {
                 Passed::Unix(socket) => (Socket::Unix(UnixListener::from_std(socket)?), true),
                 Passed::Tcp(socket) => (Socket::Tcp(TcpListener::from_std(socket)?), false),
             };
             let origin = Origin::Inherited {
                 name,
-                path,
+                bound,
                 is_unix,
             };
             listeners.open(socket, origin, None);
@@ -136,50 +173,48 @@ impl Listeners {
         };
         let mut changed: Vec<(usize, Access)> = Vec::new();
         for listener in &policy.listeners {
-            let ListenAddress::Unix { path, mode, group } = &listener.address else {
+            let inherited = self.inherited_by(listener, &policy.listeners)?;
+            for index in &inherited {
+                stage.serve(*index, listener);
+            }
+            if !inherited.is_empty() {
                 continue;
-            };
-            let access = Access {
-                mode: *mode,
-                gid: group.as_ref().and_then(|group| groups.get(group)).copied(),
-            };
-            let mut served = false;
-            for (index, open) in self.open.iter().enumerate() {
-                match &open.origin {
-                    Origin::Inherited {
-                        name,
-                        path: bound,
-                        is_unix,
-                    } => {
-                        let found = activation::matching(name, bound.as_deref(), &policy.listeners);
-                        if !found.is_some_and(|found| Arc::ptr_eq(found, listener)) {
+            }
+            match &listener.address {
+                ListenAddress::Unix { path, mode, group } => {
+                    let access = Access {
+                        mode: *mode,
+                        gid: group.as_ref().and_then(|group| groups.get(group)).copied(),
+                    };
+                    let is_it = |origin: &Origin| matches!(origin, Origin::File(file) if file.path() == path);
+                    if let Some(index) = self.position(is_it) {
+                        changed.push((index, access));
+                        stage.serve(index, listener);
+                        continue;
+                    }
+                    let (socket, file) = SocketFile::bind(path, access)?;
+                    let socket =
+                        UnixListener::from_std(socket).map_err(|source| BindError::Io {
+                            path: path.clone(),
+                            action: "watch",
+                            source,
+                        })?;
+                    stage.add(Socket::Unix(socket), Origin::File(file), listener);
+                }
+                ListenAddress::Tcp { addresses } => {
+                    for address in addresses {
+                        let is_it = |origin: &Origin| matches!(origin, Origin::Address(own) if own == address);
+                        if let Some(index) = self.position(is_it) {
+                            stage.serve(index, listener);
                             continue;
                         }
-                        if !is_unix {
-                            return Err(BindError::NotUnix {
-                                path: path.clone(),
-                                name: name.clone(),
-                            });
-                        }
+                        let socket = open_tcp(*address).map_err(|source| BindError::Tcp {
+                            address: *address,
+                            source,
+                        })?;
+                        stage.add(Socket::Tcp(socket), Origin::Address(*address), listener);
                     }
-                    Origin::Own(file) if file.path() == path => changed.push((index, access)),
-                    Origin::Own(_) => continue,
                 }
-                served = true;
-                if let Some(serves) = stage.serves.get_mut(index) {
-                    *serves = Some(Arc::clone(listener));
-                }
-            }
-            if !served {
-                let (socket, file) = SocketFile::bind(path, access)?;
-                let socket = UnixListener::from_std(socket).map_err(|source| BindError::Io {
-                    path: path.clone(),
-                    action: "watch",
-                    source,
-                })?;
-                stage
-                    .added
-                    .push((Socket::Unix(socket), file, Arc::clone(listener)));
             }
         }
         self.set_access(&changed)?;
@@ -194,15 +229,15 @@ impl Listeners {
             let used = next.is_some();
             open.serves.send_replace(next);
             match &open.origin {
-                Origin::Own(file) if !used => {
-                    tracing::info!(path = %file.path().display(), "no longer listening");
+                Origin::File(_) | Origin::Address(_) if !used => {
+                    tracing::info!(at = %open.origin, "no longer listening");
                     false
                 }
-                Origin::Inherited { name, path, .. } if !used && !open.warned => {
+                Origin::Inherited { name, bound, .. } if !used && !open.warned => {
                     open.warned = true;
                     tracing::warn!(
                         name,
-                        ?path,
+                        %bound,
                         "no listener of the policy matches this inherited socket; \
                          its clients are turned away"
                     );
@@ -214,9 +249,9 @@ impl Listeners {
                 }
             }
         });
-        for (socket, file, listener) in stage.added {
-            tracing::info!(listener = &*listener.name, path = %file.path().display(), "listening");
-            self.open(socket, Origin::Own(file), Some(listener));
+        for (socket, origin, listener) in stage.added {
+            tracing::info!(listener = &*listener.name, at = %origin, "listening");
+            self.open(socket, origin, Some(listener));
         }
     }
 
@@ -231,12 +266,54 @@ impl Listeners {
         }
     }
 
-    /// How many listeners of the policy are served.
+    /// How many listeners of the policy are served; one may have several sockets.
     pub(crate) fn serving(&self) -> usize {
-        self.open
-            .iter()
-            .filter(|open| open.serves.borrow().is_some())
-            .count()
+        let served = self.open.iter().filter_map(|open| {
+            let listener = open.serves.borrow();
+            listener.as_ref().map(|listener| Arc::clone(&listener.name))
+        });
+        served.collect::<HashSet<_>>().len()
+    }
+
+    /// The inherited sockets that `listener` has; then it needs none of its own.
+    fn inherited_by(
+        &self,
+        listener: &Arc<Listener>,
+        all: &[Arc<Listener>],
+    ) -> Result<Vec<usize>, BindError> {
+        let mut found = Vec::new();
+        for (index, open) in self.open.iter().enumerate() {
+            let Origin::Inherited {
+                name,
+                bound,
+                is_unix,
+            } = &open.origin
+            else {
+                continue;
+            };
+            let owner = activation::matching(name, bound, all);
+            if !owner.is_some_and(|owner| Arc::ptr_eq(owner, listener)) {
+                continue;
+            }
+            let wants_unix = matches!(listener.address, ListenAddress::Unix { .. });
+            if *is_unix != wants_unix {
+                return Err(BindError::WrongKind {
+                    listener: Arc::clone(&listener.name),
+                    found: bound.to_string(),
+                    wanted: if wants_unix {
+                        "a UNIX socket"
+                    } else {
+                        "a TCP socket"
+                    },
+                });
+            }
+            found.push(index);
+        }
+        Ok(found)
+    }
+
+    fn position(&self, is_it: impl Fn(&Origin) -> bool) -> Option<usize> {
+        self.open.iter().position(|open| is_it(&open.origin))
     }
 
     fn open(&mut self, socket: Socket, origin: Origin, listener: Option<Arc<Listener>>) {
@@ -259,7 +336,7 @@ impl Listeners {
     fn set_access(&mut self, changes: &[(usize, Access)]) -> Result<(), BindError> {
         let mut undo = Vec::new();
         for (index, access) in changes {
-            let Some(Origin::Own(file)) = self.open.get_mut(*index).map(|open| &mut open.origin)
+            let Some(Origin::File(file)) = self.open.get_mut(*index).map(|open| &mut open.origin)
             else {
                 continue;
             };
@@ -268,7 +345,7 @@ impl Listeners {
                 Ok(()) => undo.push((*index, before)),
                 Err(error) => {
                     for (index, before) in undo {
-                        if let Some(Origin::Own(file)) =
+                        if let Some(Origin::File(file)) =
                             self.open.get_mut(index).map(|open| &mut open.origin)
                             && let Err(error) = file.set_access(before)
                         {

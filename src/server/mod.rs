@@ -3,14 +3,15 @@
 //! The main thread accepts, reloads and talks to the service manager; worker threads run the
 //! connections.
 //!
-//! - `accept`, `activation`, `listeners`, `socket_file`, `lockfile`: the listening sockets.
+//! - `accept`, `activation`, `listeners`, `socket_file`, `tcp_socket`, `lockfile`: the
+//!   listening sockets.
 //! - `clients`, `context`, `workers`, `connection`: the clients, from accept to close.
 //! - `peercred`, `names`: who a client is.
 //! - `auth`: who a client is, where that takes a dialogue.
 //! - `pump`, `side`, `inbox`, `outbox`: bytes between two connections and a session.
 //! - `transport`, `socket`, `security_layer`: what a connection is made of.
 //! - `upstream`: dialling a driver daemon.
-//! - `reload`, `file_watch`: the policy file, read again.
+//! - `reload`, `renewal`, `file_watch`: the policy file and certificates, read again.
 //! - `drain`, `notify`, `daemonize`, `pid_file`, `logging`, `paths`: a daemon's manners.
 
 use std::io;
@@ -45,28 +46,33 @@ mod peercred;
 mod pid_file;
 mod pump;
 mod reload;
+mod renewal;
 mod security_layer;
 mod side;
 mod socket;
 mod socket_file;
+mod tcp_socket;
 mod transport;
 mod upstream;
 mod workers;
 
 use crate::policy::store::Store;
+use auth::certificates::CertificateStore;
+use auth::unauthenticated::Unauthenticated;
 use clients::Clients;
-use context::Context;
+use context::{Context, UnauthenticatedByKind};
 use drain::{Drain, Drained};
 use file_watch::FileWatch;
 use listeners::Listeners;
 use names::Names;
 use notify::Notifier;
 use reload::{Candidate, Cause, LoadError, Reloader};
+use renewal::Renewal;
 use workers::Workers;
 
 pub use daemonize::{BACKGROUND_OPTION, start_in_background};
 pub use paths::pid_file;
-pub use reload::{Contents, Source};
+pub use reload::{Contents, Source, check_files};
 
 /// What the command line asks of the daemon. Paths are absolute.
 #[derive(Debug, Clone, Default)]
@@ -175,6 +181,7 @@ struct Daemon {
     notifier: Notifier,
     watch: Option<FileWatch>,
     file_changed: Arc<Notify>,
+    renewal: Renewal,
     watchdog: Watchdog,
     /// What the service manager was told last.
     status: String,
@@ -218,13 +225,20 @@ impl Daemon {
             origin,
             policy,
             groups,
+            certificates,
         } = candidate;
+        let max_unauthenticated = policy.daemon.max_unauthenticated;
         let count = policy.daemon.workers.unwrap_or_else(available_cores);
         let ctx = Arc::new(Context {
             clients: Clients::new(policy.daemon.max_clients),
             policy: Store::new(origin, policy),
             drain: Drain::new(),
             names: Names::default(),
+            certificates: CertificateStore::new(certificates),
+            unauthenticated: UnauthenticatedByKind {
+                local: Unauthenticated::new(max_unauthenticated),
+                remote: Unauthenticated::new(max_unauthenticated),
+            },
         });
         let workers = Arc::new(Workers::start(count, &ctx)?);
         let mut listeners = Listeners::new(Arc::clone(&ctx), Arc::clone(&workers), inherited)?;
@@ -238,6 +252,7 @@ impl Daemon {
             notifier: Notifier::new(),
             watch: None,
             file_changed: Arc::new(Notify::new()),
+            renewal: Renewal::default(),
             watchdog: Watchdog::new(),
             status: String::new(),
         };
@@ -266,6 +281,7 @@ impl Daemon {
                     self.reloader.request(Cause::Signal);
                 }
                 () = self.file_changed.notified() => self.reloader.request(Cause::File),
+                () = self.renewal.step(&self.ctx) => {}
                 outcome = self.reloader.finished() => self.reloaded(outcome),
                 () = self.watchdog.due() => self.watchdog.check(&self.workers, &mut self.notifier),
             }
@@ -310,21 +326,26 @@ impl Daemon {
         self.ctx
             .clients
             .set_max(candidate.policy.daemon.max_clients);
+        self.ctx
+            .unauthenticated
+            .set_max(candidate.policy.daemon.max_unauthenticated);
         // No await between these: whom we accept from now on meets the new policy.
+        self.ctx.certificates.swap(candidate.certificates);
         self.ctx.policy.swap(candidate.origin, candidate.policy);
         self.listeners.commit(stage);
         self.set_watch();
     }
 
-    /// Starts or stops watching the policy file, as the policy wants.
+    /// Watches the certificates, and the policy file if the policy wants that.
     fn set_watch(&mut self) {
+        self.renewal.follow(&self.ctx.policy.load().policy);
         let wanted = self.ctx.policy.load().policy.daemon.watch;
         let path = self.reloader.path().filter(|_| wanted);
         match (path, &self.watch) {
             (None, _) => self.watch = None,
             (Some(_), Some(_)) => {}
             (Some(path), None) => {
-                match FileWatch::start(path.to_path_buf(), Arc::clone(&self.file_changed)) {
+                match FileWatch::start(vec![path.to_path_buf()], Arc::clone(&self.file_changed)) {
                     Ok(watch) => self.watch = Some(watch),
                     Err(error) => tracing::error!(
                         %error,

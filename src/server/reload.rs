@@ -5,9 +5,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::task::JoinHandle;
 
+use super::auth::certificates::{Certificates, Finding};
 use super::listeners::{self, GroupIds};
 use super::paths;
 use crate::policy::{self, Loaded, MAX_FILE_BYTES, Report, model::Policy};
@@ -47,6 +49,8 @@ pub(crate) struct Candidate {
     pub(crate) policy: Policy,
     /// Ids of the groups that it names for sockets.
     pub(crate) groups: GroupIds,
+    /// The certificates of its listeners.
+    pub(crate) certificates: Certificates,
 }
 
 /// Why there is no candidate. For people; may have many lines.
@@ -153,7 +157,10 @@ impl Contents {
 /// the log.
 fn candidate(seen: &Seen) -> Result<Candidate, LoadError> {
     let contents = seen.as_ref().map_err(Report::clone)?;
-    let Loaded { policy, warnings } = contents.load()?;
+    let (loaded, certificates) = read_certificates(contents.load()?)?;
+    let Loaded {
+        policy, warnings, ..
+    } = loaded;
     if !warnings.is_empty() {
         tracing::warn!("{}", warnings.render_human(false).trim_end());
     }
@@ -163,7 +170,35 @@ fn candidate(seen: &Seen) -> Result<Candidate, LoadError> {
         origin: contents.name.clone(),
         policy,
         groups,
+        certificates,
     })
+}
+
+/// Checks the files that a policy's listeners name: certificates, keys, lists of revoked
+/// certificates. What is hardly right is among the warnings. Blocks.
+///
+/// # Errors
+/// The report, with what keeps the files from being used.
+pub fn check_files(loaded: Loaded) -> Result<Loaded, Report> {
+    read_certificates(loaded).map(|(loaded, _)| loaded)
+}
+
+fn read_certificates(mut loaded: Loaded) -> Result<(Loaded, Certificates), Report> {
+    let mut findings = Vec::new();
+    let certificates =
+        Certificates::load(&loaded.policy.listeners, SystemTime::now(), &mut findings);
+    for (listener, found) in findings {
+        let Finding {
+            key,
+            severity,
+            message,
+            help,
+        } = found;
+        loaded.add_file_problem(&listener, key, severity, &message, help);
+    }
+    let loaded = loaded.without_errors()?;
+    // There is none only if there are errors.
+    Ok((loaded, certificates.unwrap_or_default()))
 }
 
 /// Reads a file up to one byte over the policy's bound, so that its check sees what is too large.

@@ -4,10 +4,12 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags};
 use rustix::io::Errno;
@@ -36,13 +38,23 @@ pub(crate) enum BindError {
         /// The group.
         group: String,
     },
-    /// systemd passed a TCP socket under the name of a UNIX listener.
-    #[error("{}: systemd passed a TCP socket named \"{}\" for this listener", .path.display(), .name.escape_debug())]
-    NotUnix {
-        /// The listener's path.
-        path: PathBuf,
-        /// The passed socket's name.
-        name: String,
+    /// systemd passed a socket of the wrong kind under a listener's name.
+    #[error("listener \"{listener}\": systemd passed {found} for it, which is not {wanted}")]
+    WrongKind {
+        /// The listener.
+        listener: Arc<str>,
+        /// Where the socket is bound.
+        found: String,
+        /// What the policy says.
+        wanted: &'static str,
+    },
+    /// A TCP socket cannot be opened.
+    #[error("{address}: cannot listen: {source}")]
+    Tcp {
+        /// Address and port.
+        address: SocketAddr,
+        /// Why it failed.
+        source: io::Error,
     },
     /// A system call failed.
     #[error("{}: cannot {action}: {source}", .path.display())]

@@ -1,6 +1,7 @@
 //! The worker threads: each runs the connections it is given on a runtime of its own.
 
 use std::io;
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,10 +12,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
+use super::auth::handshake::{self, HandshakeError};
 use super::clients::ClientGuard;
 use super::connection;
 use super::context::Context;
 use super::peercred::Peer;
+use super::transport::Channel;
 use crate::policy::facts::ClientFacts;
 use crate::policy::model::{Auth, Listener};
 
@@ -47,12 +50,34 @@ struct Worker {
 
 enum Job {
     Serve {
-        conn: UnixStream,
+        conn: Conn,
         listener: Arc<Listener>,
         guard: ClientGuard,
         load: LoadGuard,
     },
     Tick(u64),
+}
+
+/// A client that was accepted; its socket is non-blocking.
+#[derive(Debug)]
+pub(crate) enum Conn {
+    /// By a UNIX socket.
+    Unix(UnixStream),
+    /// By TCP.
+    Tcp(TcpStream),
+}
+
+impl Conn {
+    /// Where it comes from, for the log.
+    fn peer(&self) -> String {
+        match self {
+            Self::Unix(_) => "local".to_owned(),
+            Self::Tcp(conn) => match conn.peer_addr() {
+                Ok(address) => address.to_string(),
+                Err(_) => "gone".to_owned(),
+            },
+        }
+    }
 }
 
 /// One connection in a worker's load.
@@ -82,7 +107,7 @@ impl Workers {
     }
 
     /// Gives a client to the worker with the fewest.
-    pub(crate) fn serve(&self, conn: UnixStream, listener: Arc<Listener>, guard: ClientGuard) {
+    pub(crate) fn serve(&self, conn: Conn, listener: Arc<Listener>, guard: ClientGuard) {
         let least = self
             .workers
             .iter()
@@ -194,7 +219,7 @@ fn work(
 }
 
 /// Finds out who the client is, then serves it.
-async fn attend(conn: UnixStream, listener: Arc<Listener>, ctx: Arc<Context>) {
+async fn attend(conn: Conn, listener: Arc<Listener>, ctx: Arc<Context>) {
     // Sessions do not authenticate yet, so whoever must is refused.
     if listener.auth != Auth::None {
         tracing::warn!(
@@ -203,11 +228,45 @@ async fn attend(conn: UnixStream, listener: Arc<Listener>, ctx: Arc<Context>) {
         );
         return;
     }
-    match gather(&conn, &listener, &ctx).await {
-        Ok(facts) => connection::serve(conn, facts, listener, ctx).await,
-        Err(error) => {
-            tracing::warn!(%error, listener = &*listener.name, "client refused: cannot tell who it is");
+    let waiting = ctx.unauthenticated.enter(&listener);
+    let pushed_out = async {
+        match &waiting {
+            Some(waiting) => waiting.pushed_out().await,
+            None => std::future::pending().await,
         }
+    };
+    let peer = conn.peer();
+    let listener_name = &*listener.name;
+    let arrived = tokio::select! {
+        arrived = arrive(conn, &listener, &ctx) => arrived,
+        () = pushed_out => {
+            tracing::info!(peer, listener = listener_name, "client closed: too many are not authenticated");
+            return;
+        }
+    };
+    drop(waiting);
+    match arrived {
+        Ok((channel, facts)) => connection::serve(channel, facts, listener, ctx).await,
+        Err(error) => {
+            tracing::warn!(%error, peer, listener = listener_name, "client refused");
+        }
+    }
+}
+
+async fn arrive(
+    conn: Conn,
+    listener: &Listener,
+    ctx: &Arc<Context>,
+) -> Result<(Channel, ClientFacts), HandshakeError> {
+    match conn {
+        Conn::Unix(conn) => {
+            let facts = gather(&conn, listener, ctx).await?;
+            Ok((
+                Channel::Unix(tokio::net::UnixStream::from_std(conn)?),
+                facts,
+            ))
+        }
+        Conn::Tcp(conn) => handshake::arrive(conn, listener, &ctx.certificates).await,
     }
 }
 

@@ -15,6 +15,7 @@ mod descriptors;
 mod drain;
 mod equality;
 mod faults;
+mod faults;
 mod identity;
 mod keepalive;
 mod leaks;

@@ -10,6 +10,7 @@ mod listeners;
 mod routes;
 mod sockets;
 
+use super::FilePlace;
 use super::check;
 use super::identity::{Identity, Rule};
 use super::model::{Daemon, Listener, Policy, Upstream};
@@ -29,7 +30,7 @@ pub(super) fn policy(
     document: &Document<'_>,
     env: &dyn Fn(&str) -> Option<String>,
     problems: &mut Vec<Problem>,
-) -> Option<Policy> {
+) -> Option<(Policy, Vec<FilePlace>)> {
     let mut value = document.to_json();
     let flaws = validate::validate(document, &value, problems);
     if flaws.hopeless() {
@@ -51,7 +52,8 @@ pub(super) fn policy(
         compiler.flaws.is_empty(),
         compiler.problems,
     );
-    draft.finish()
+    let files = draft.files(document);
+    Some((draft.finish()?, files))
 }
 
 /// A named entry of the file: its place, and what it compiled to unless that failed.
@@ -78,6 +80,38 @@ pub(super) struct Draft {
 }
 
 impl Draft {
+    /// Where the listeners name files, or would if they did not leave them out.
+    fn files(&self, document: &Document<'_>) -> Vec<FilePlace> {
+        const KEYS: [(&str, &str); 6] = [
+            ("tls", "cert"),
+            ("tls", "key"),
+            ("tls", "ca"),
+            ("tls", "crl"),
+            ("sasl", "passwords"),
+            ("sasl", "keytab"),
+        ];
+        let mut files = Vec::new();
+        for entry in &self.listeners {
+            for (section, key) in KEYS {
+                let section = entry.at.key(section);
+                let at = section.key(key);
+                let is_there = document.key_place(&at) != document.key_place(&section);
+                let span = if is_there {
+                    document.place(&at)
+                } else {
+                    document.key_place(&section)
+                };
+                let listener = Arc::clone(&entry.name);
+                files.push(FilePlace {
+                    listener,
+                    key,
+                    span,
+                });
+            }
+        }
+        files
+    }
+
     fn finish(self) -> Option<Policy> {
         let identities = self
             .identities

@@ -1,15 +1,32 @@
 //! Proof of who a client is, as far as its socket alone does not tell.
 //!
+//! - `authenticator`: one client's authentication, whatever the way.
+//! - `handshake`: from an accepted TCP connection to one that frames travel on.
+//! - `tls`, `certificates`, `revocation`: the files of TLS, checked, and what is in force of them.
+//! - `x509`: what a certificate says.
+//! - `proxy_protocol`: who is behind a load balancer.
 //! - `polkit`: asking the host's policy, and through it the user, about a local client.
 //! - [`sasl`]: the server's side of a SASL exchange; `scram` and `gssapi` are its larger mechanisms.
 //! - [`passwords`]: what SCRAM and PLAIN are verified against; [`verifier`] is one entry of it,
 //!   [`password_file`] changes the file.
+//! - `unauthenticated`: the bound on those who have not proven anything yet.
 
+pub(crate) mod authenticator;
+pub(crate) mod certificates;
 #[cfg(feature = "gssapi")]
 pub mod gssapi;
+pub(crate) mod handshake;
 pub mod password_file;
 pub mod passwords;
 pub(crate) mod polkit;
+mod proxy_protocol;
+mod revocation;
 pub mod sasl;
 mod scram;
+mod tls;
+pub(crate) mod unauthenticated;
 pub mod verifier;
+mod x509;
+
+#[cfg(test)]
+mod tests;
