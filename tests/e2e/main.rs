@@ -15,7 +15,6 @@ mod descriptors;
 mod drain;
 mod equality;
 mod faults;
-mod faults;
 mod identity;
 mod keepalive;
 mod leaks;

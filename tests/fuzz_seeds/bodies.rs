@@ -127,12 +127,7 @@ pub(crate) fn policy_text(bytes: &[u8]) {
         if let Routed::Try(targets) = policy.route(&facts, uri) {
             assert!(!targets.is_empty(), "{uri:?}");
             for target in targets {
-                assert!(
-                    policy
-                        .upstreams
-                        .iter()
-                        .any(|known| *known == target.upstream)
-                );
+                assert!(policy.upstreams.contains(&target.upstream));
             }
         }
         _ = policy.explain(&facts, uri);

@@ -9,6 +9,7 @@
 //! - [`sasl`]: the server's side of a SASL exchange; `scram` and `gssapi` are its larger mechanisms.
 //! - [`passwords`]: what SCRAM and PLAIN are verified against; [`verifier`] is one entry of it,
 //!   [`password_file`] changes the file.
+//! - `sasl_files`: SASL of a listener, from the policy's words and files.
 //! - `unauthenticated`: the bound on those who have not proven anything yet.
 
 pub(crate) mod authenticator;
@@ -22,6 +23,7 @@ pub(crate) mod polkit;
 mod proxy_protocol;
 mod revocation;
 pub mod sasl;
+mod sasl_files;
 mod scram;
 mod tls;
 pub(crate) mod unauthenticated;
