@@ -21,7 +21,7 @@ demo-stop:
 ## Install what is missing and run every test.
 test:
 	./tests/install.sh $(TEST_PACKAGES)
-	cargo test --locked --all-targets
+	cargo test --locked
 
 ## Install what Kerberos needs, and check and test the build that has it.
 test-gssapi:

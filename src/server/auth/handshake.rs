@@ -37,6 +37,13 @@ pub(crate) enum HandshakeError {
     Tls(#[source] io::Error),
     #[error(transparent)]
     Certificate(#[from] Unreadable),
+    #[error("uid {uid} may not connect: the policy gives the socket mode {mode:04o}")]
+    NotAdmitted {
+        /// Who it is.
+        uid: u32,
+        /// Mode of the listener.
+        mode: u32,
+    },
     #[error("plain TCP is served on this host's own addresses only")]
     NotLoopback,
     #[error("the listener has no certificates in force")]
