@@ -88,7 +88,11 @@ fn address(source: IpAddr, rest: &[u8]) -> Option<Option<SocketAddr>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a failed unwrap is the failed test")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failed unwrap is the failed test"
+)]
 mod tests {
     use super::*;
 
