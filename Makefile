@@ -3,9 +3,12 @@
 # What the demonstration needs, and what the tests need beside it.
 DEMO_PACKAGES = libvirt-daemon libvirt-clients
 TEST_PACKAGES = $(DEMO_PACKAGES) libvirt-daemon-driver-qemu python3-libvirt qemu-system-x86 \
-                qemu-utils systemd procps
+                qemu-utils systemd procps libsasl2-modules
+# What the feature `gssapi` needs to build and to be tested.
+GSSAPI_PACKAGES = libkrb5-dev libclang-dev krb5-kdc krb5-admin-server krb5-user \
+                  libsasl2-modules-gssapi-mit
 
-.PHONY: demo demo-stop test check
+.PHONY: demo demo-stop test test-gssapi check
 
 ## Build, start a real libvirtd with its test driver and the proxy in front of it, and try them.
 demo:
@@ -19,6 +22,12 @@ demo-stop:
 test:
 	./tests/install.sh $(TEST_PACKAGES)
 	cargo test --locked --all-targets
+
+## Install what Kerberos needs, and check and test the build that has it.
+test-gssapi:
+	./tests/install.sh $(TEST_PACKAGES) $(GSSAPI_PACKAGES)
+	cargo clippy --locked --all-targets --features gssapi -- -D warnings
+	cargo test --locked --features gssapi --lib --test sasl
 
 ## What a change must pass beside the tests.
 check:

@@ -10,6 +10,9 @@ use virtproxyd::server::{self, Options};
 
 mod client;
 mod commands;
+mod passwd;
+
+use passwd::Passwd;
 
 /// Exit code for wrong usage, or a file that cannot be read; clap uses the same.
 const USAGE: u8 = 2;
@@ -94,6 +97,7 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    Passwd(Passwd),
 }
 
 /// Form of a command's output

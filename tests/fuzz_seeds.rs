@@ -46,6 +46,11 @@ fn session() {
     over_seeds("session", bodies::session);
 }
 
+#[test]
+fn policy_text() {
+    over_seeds("policy_text", bodies::policy_text);
+}
+
 /// The bytes that lead to an open connection with keepalive and descriptors.
 const OPENED: [u8; 31] = [
     1, 0, 0, 0, 0, 0, 0, 1, // read-write; keepalive of both sides; identities; descriptors

@@ -730,3 +730,28 @@ routes: [{uri: x, upstream: one}, {uri: y, upstream: two}]
     let nobody = load("routes: [{uri: x, upstream: one}, {uri: y, upstream: two}]\n");
     assert!(!nobody.may_forward(&facts("user=root,uid=0")));
 }
+
+#[test]
+fn a_client_whose_groups_cannot_be_known_gets_no_route_if_an_identity_asks_for_them() {
+    let table = "routes: [{uri: x, clients: [some], upstream: one}, {uri: x, upstream: two}]\n";
+    let gone = |policy: &Policy| {
+        let mut client = client("main", "user=ann");
+        client.unix.as_mut().unwrap().unproven = true;
+        routed(policy, &client, "x")
+    };
+    // Neither past the route meant for its group, nor through a `not`.
+    for rule in [
+        "{unix: {group: students}}",
+        "{not: {unix: {group: students}}}",
+        "{any: [{unix: {gid: 7}}, {unix: {user: ann}}]}",
+        "{unix: {selinux: \"*\"}}",
+        "{unix: {pid: 7}}",
+    ] {
+        let policy = load(&format!("identities: {{some: {rule}}}\n{table}"));
+        assert_eq!(gone(&policy), [] as [&str; 0], "{rule}");
+    }
+    let policy = load(&format!(
+        "identities: {{some: {{unix: {{user: bob}}}}}}\n{table}"
+    ));
+    assert_eq!(gone(&policy), ["two x@9"]);
+}

@@ -1,7 +1,7 @@
 //! A payload as everything that the proxy reads.
 #![no_main]
 
-#[allow(dead_code, reason = "each target runs one of the bodies")]
+#[allow(dead_code, unused_imports, reason = "each target runs one of the bodies")]
 #[path = "../../tests/fuzz_seeds/bodies.rs"]
 mod bodies;
 

@@ -20,6 +20,7 @@ pub(super) fn run(command: Command) -> ExitCode {
             format,
             deny_warnings,
         } => check(&file, format, deny_warnings),
+        Command::Passwd(passwd) => passwd.run(),
         Command::Schema => {
             print!("{}", policy::schema());
             ExitCode::SUCCESS

@@ -120,6 +120,10 @@ pub struct UnixFacts {
     pub group_names: Vec<String>,
     /// SELinux (or other LSM) label of the process.
     pub selinux: Option<String>,
+    /// The process could not be looked at: it had gone, runs with other ids than it connected with,
+    /// or lives in another pid namespace. Its groups and label are not known then, which is not to
+    /// say that it has none.
+    pub unproven: bool,
 }
 
 /// A serial number's digits as [`X509Facts::serial`] has them.

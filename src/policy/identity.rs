@@ -83,6 +83,13 @@ pub(super) enum IdPattern {
     Digits(Pattern),
 }
 
+impl Identity {
+    /// Whether it may depend on what only a look at the client's process tells.
+    pub(super) fn asks_of_process(&self) -> bool {
+        self.rule.asks_of_process()
+    }
+}
+
 /// The identities that a client has, as a set of their places in the file. Clients with equal
 /// sets under one policy are treated alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -186,6 +193,25 @@ impl Rule {
                 .as_ref()
                 .is_some_and(|tls| tls.client_cert != ClientCert::UnsafeNone),
             _ => true,
+        }
+    }
+
+    /// Whether the answer may depend on what only a look at the client's process tells.
+    fn asks_of_process(&self) -> bool {
+        match self {
+            Self::Any(rules) | Self::All(rules) => rules.iter().any(Self::asks_of_process),
+            Self::Not(rule) => rule.asks_of_process(),
+            Self::Unix(rule) => {
+                rule.group.is_some()
+                    || rule.gid.is_some()
+                    || rule.pid.is_some()
+                    || rule.selinux.is_some()
+            }
+            Self::Listener(_)
+            | Self::Identity(_)
+            | Self::X509(_)
+            | Self::Sasl(_)
+            | Self::Address(_) => false,
         }
     }
 

@@ -253,6 +253,7 @@ mod tests {
             group: Some("users".into()),
             group_names: vec!["libvirt".into()],
             selinux: Some("u:r:t:s0:c1,c2".into()),
+            unproven: false,
         };
         assert_eq!(facts, expected);
     }

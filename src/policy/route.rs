@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use super::facts::ClientFacts;
-use super::identity::IdentitySet;
+use super::identity::{Identity, IdentitySet};
 use super::model::{Policy, Routed, Target, Upstream};
 use super::uri::{Uri, UriPattern};
 
@@ -47,12 +47,20 @@ impl Policy {
     /// (`CONNECT_SET_IDENTITY`).
     #[must_use]
     pub fn may_forward(&self, facts: &ClientFacts) -> bool {
-        if self.trusted_forwarders.is_empty() {
+        if self.trusted_forwarders.is_empty() || self.is_undecidable(facts) {
             return false;
         }
         let identities = self.identities_of(facts);
         let mut trusted = self.trusted_forwarders.iter();
         trusted.any(|index| identities.contains(*index))
+    }
+
+    /// Whether identities ask for what could not be learned of this client. It gets no route then:
+    /// taken for somebody without groups, it would slip through a `not`, or past the route that
+    /// is meant for its group to one for everybody.
+    fn is_undecidable(&self, facts: &ClientFacts) -> bool {
+        facts.unix.as_ref().is_some_and(|unix| unix.unproven)
+            && self.identities.iter().any(Identity::asks_of_process)
     }
 
     /// Routes one `CONNECT_OPEN` of a client; the empty `uri` is that it named none. A URI that is
@@ -67,6 +75,9 @@ impl Policy {
         let Ok(uri) = Uri::parse(uri) else {
             return Routed::NoRoute;
         };
+        if self.is_undecidable(facts) {
+            return Routed::NoRoute;
+        }
         let targets: Vec<Target> = match client.find(&uri) {
             None => Vec::new(),
             Some((route, pattern)) => match &route.action {

@@ -1,37 +1,56 @@
-//! One client connection, from accept to close.
+//! One client connection, from its handshake to its close.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use nix::sys::socket::{getsockopt, sockopt};
+
+use super::auth::authenticator::{Authenticator, Way};
+use super::auth::unauthenticated::Waiting;
 use super::context::Context;
-use super::pump::Pump;
+use super::pump::{Pump, Unproven};
 use super::transport::{Channel, Transport};
 use crate::policy::facts::{ClientFacts, X509Facts};
-use crate::policy::model::Listener;
+use crate::policy::model::{self, Listener};
 use crate::session::{Auth, Session, Setup};
 
-/// Serves one client until it leaves or the daemon drains. Runs as one task on a worker.
+/// Serves one client until it leaves or the daemon drains. Runs as one task on a worker. `waiting`
+/// is its place among those that have not proven who they are.
 ///
 /// It is closed early when its certificate is revoked.
 pub(crate) async fn serve(
     channel: Channel,
     facts: ClientFacts,
+    waiting: Option<Waiting>,
     listener: Arc<Listener>,
     ctx: Arc<Context>,
 ) {
     tracing::debug!(?facts, "client connected");
+    let Ok(way) = way_to_prove(&channel, &facts, &listener, &ctx) else {
+        tracing::error!(
+            listener = &*listener.name,
+            "client refused: the listener has no way to authenticate in force"
+        );
+        return;
+    };
     let transport = Transport::new(channel);
+    let authenticator = way.map(|way| Authenticator::new(way, transport.over()));
+    let auth = authenticator
+        .as_ref()
+        .map_or(Auth::None, |authenticator| authenticator.auth(&facts));
+    let unproven = authenticator.zip(waiting);
     let x509 = facts.x509.clone();
     let setup = Setup {
         facts: Arc::new(facts),
         keepalive: listener.keepalive,
         descriptors: transport.carries_descriptors(),
-        auth: Auth::None,
-        auth_timeout: Duration::from_secs(60),
+        auth,
+        auth_timeout: listener.auth_timeout,
     };
     let session = Session::new(setup, Instant::now());
+    let unproven = unproven.map(|(authenticator, waiting)| Unproven::new(authenticator, waiting));
     tokio::select! {
-        () = Pump::new(transport, session, &ctx.policy, ctx.drain.begun()) => {}
+        () = Pump::new(transport, session, unproven, &ctx) => {}
         () = ctx.certificates.revoked(x509.as_ref()) => {
             let X509Facts { dn, serial, .. } = x509.unwrap_or_default();
             tracing::warn!(
@@ -40,6 +59,36 @@ pub(crate) async fn serve(
                 listener = &*listener.name,
                 "client closed: its certificate is revoked"
             );
+        }
+    }
+}
+
+/// The listener wants a proof, and there is no means in force to check it by.
+struct NoWay;
+
+/// How this client has to prove who it is; `None` if its socket says all that is asked.
+fn way_to_prove(
+    channel: &Channel,
+    facts: &ClientFacts,
+    listener: &Listener,
+    ctx: &Context,
+) -> Result<Option<Way>, NoWay> {
+    match (listener.auth, channel) {
+        (model::Auth::None, _) => Ok(None),
+        // As libvirt's daemon does: root could do all of it without us.
+        (model::Auth::Polkit, Channel::Unix(_))
+            if facts.unix.as_ref().is_some_and(|unix| unix.uid == 0) =>
+        {
+            Ok(None)
+        }
+        (model::Auth::Polkit, Channel::Unix(socket)) => Ok(Some(Way::Polkit {
+            polkit: ctx.polkit.clone(),
+            pidfd: getsockopt(socket, sockopt::PeerPidfd).ok(),
+        })),
+        (model::Auth::Polkit, _) => Err(NoWay),
+        (model::Auth::Sasl, _) => {
+            let config = ctx.certificates.load().sasl(&listener.name);
+            config.map(|config| Some(Way::Sasl(config))).ok_or(NoWay)
         }
     }
 }

@@ -2,6 +2,7 @@
 //! clients.
 
 use super::auth::certificates::CertificateStore;
+use super::auth::polkit::Polkit;
 use super::auth::unauthenticated::{Unauthenticated, Waiting};
 use super::clients::Clients;
 use super::drain::Drain;
@@ -20,7 +21,9 @@ pub(crate) struct Context {
     pub(crate) clients: Clients,
     /// Names of user and group ids.
     pub(crate) names: Names,
-    /// The certificates in force.
+    /// Asks polkit about local clients.
+    pub(crate) polkit: Polkit,
+    /// The certificates and passwords in force.
     pub(crate) certificates: CertificateStore,
     /// Who has not proven anything yet.
     pub(crate) unauthenticated: UnauthenticatedByKind,

@@ -164,6 +164,14 @@ impl Inbox {
         self.descriptors.drain(..count.min(self.descriptors.len()));
     }
 
+    /// Takes all bytes behind the first `skip`.
+    pub(super) fn take_behind(&mut self, skip: usize) -> Vec<u8> {
+        let from = self.end.min(self.start + skip);
+        let taken = self.buffer.get(from..self.end).unwrap_or_default().to_vec();
+        self.end = from;
+        taken
+    }
+
     /// Drops everything.
     pub(super) fn clear(&mut self) {
         self.consume(self.len());

@@ -27,7 +27,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 mod accept;
 mod activation;
-mod auth;
+pub mod auth;
 mod clients;
 mod connection;
 mod context;
@@ -58,6 +58,7 @@ mod workers;
 
 use crate::policy::store::Store;
 use auth::certificates::CertificateStore;
+use auth::polkit::Polkit;
 use auth::unauthenticated::Unauthenticated;
 use clients::Clients;
 use context::{Context, UnauthenticatedByKind};
@@ -234,6 +235,7 @@ impl Daemon {
             policy: Store::new(origin, policy),
             drain: Drain::new(),
             names: Names::default(),
+            polkit: Polkit::new(auth::polkit::Settings::default()),
             certificates: CertificateStore::new(certificates),
             unauthenticated: UnauthenticatedByKind {
                 local: Unauthenticated::new(max_unauthenticated),

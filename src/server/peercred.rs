@@ -81,6 +81,7 @@ impl Peer {
             group: names.group(self.gid)?,
             group_names,
             selinux: process.label,
+            unproven: !process.proven,
         })
     }
 
@@ -113,6 +114,7 @@ impl Peer {
             process.groups = status.groups;
             process.groups.retain(|gid| *gid != self.gid);
             process.label = parse_label(&label);
+            process.proven = true;
         }
         Some(process)
     }
@@ -123,6 +125,8 @@ struct Process {
     start_time: Option<u64>,
     groups: Vec<u32>,
     label: Option<String>,
+    /// Groups and label are those of the process that connected.
+    proven: bool,
 }
 
 /// A pidfd becomes readable when its process ends.

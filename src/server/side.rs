@@ -97,7 +97,13 @@ impl Side {
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (room, descriptors) = self.inbox.room();
         match ready!(self.transport.poll_recv(cx, room, descriptors)) {
-            Ok(0) | Err(_) => self.eof = true,
+            Ok(0) => self.eof = true,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::ConnectionReset {
+                    tracing::warn!(%error, "cannot receive from a peer: closing");
+                }
+                self.eof = true;
+            }
             Ok(count) => self.inbox.received(count),
         }
         Poll::Ready(())

@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
+use super::auth::authenticator::Over;
+use super::auth::sasl::SecurityLayer;
 use super::security_layer::Layered;
 use super::socket;
 
@@ -27,7 +29,7 @@ pub(super) struct Transport {
 
 /// What a connection is made of.
 #[derive(Debug)]
-pub(super) enum Channel {
+pub(crate) enum Channel {
     /// A UNIX socket, the only one that carries descriptors.
     Unix(UnixStream),
     /// Plain TCP.
@@ -94,9 +96,19 @@ impl Transport {
         Ok(Self::new(Channel::Unix(UnixStream::from_std(socket)?)))
     }
 
-    /// Puts a security layer over what is sent and received from now on.
-    pub(super) fn secure(&mut self, layer: Box<Layered>) {
-        self.layer = Some(layer);
+    /// Puts a security layer over what is sent from now on, and over what is received behind
+    /// `received`, which has come already.
+    pub(super) fn secure(&mut self, layer: Box<dyn SecurityLayer>, received: Vec<u8>) {
+        self.layer = Some(Box::new(Layered::new(layer, received)));
+    }
+
+    /// What it is made of.
+    pub(super) fn over(&self) -> Over {
+        match self.channel {
+            Channel::Unix(_) => Over::Unix,
+            Channel::Tcp(_) => Over::Tcp,
+            Channel::Tls(_) => Over::Tls,
+        }
     }
 
     /// Descriptors can travel.

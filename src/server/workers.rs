@@ -19,7 +19,7 @@ use super::context::Context;
 use super::peercred::Peer;
 use super::transport::Channel;
 use crate::policy::facts::ClientFacts;
-use crate::policy::model::{Auth, Listener};
+use crate::policy::model::Listener;
 
 /// Threads on which a worker asks the user database; a stuck directory server holds up only
 /// clients whose names are not yet known.
@@ -220,14 +220,6 @@ fn work(
 
 /// Finds out who the client is, then serves it.
 async fn attend(conn: Conn, listener: Arc<Listener>, ctx: Arc<Context>) {
-    // Sessions do not authenticate yet, so whoever must is refused.
-    if listener.auth != Auth::None {
-        tracing::warn!(
-            listener = &*listener.name,
-            "client refused: it must authenticate"
-        );
-        return;
-    }
     let waiting = ctx.unauthenticated.enter(&listener);
     let pushed_out = async {
         match &waiting {
@@ -244,9 +236,8 @@ async fn attend(conn: Conn, listener: Arc<Listener>, ctx: Arc<Context>) {
             return;
         }
     };
-    drop(waiting);
     match arrived {
-        Ok((channel, facts)) => connection::serve(channel, facts, listener, ctx).await,
+        Ok((channel, facts)) => connection::serve(channel, facts, waiting, listener, ctx).await,
         Err(error) => {
             tracing::warn!(%error, peer, listener = listener_name, "client refused");
         }

@@ -146,7 +146,8 @@ impl Session {
                 self.reply(header, |writer| kind.encode_list(writer));
             }
             (remote::AUTH_POLKIT, Auth::Polkit) => self.ask(header, Action::Polkit),
-            (remote::AUTH_SASL_INIT, Auth::Sasl(mechanisms)) => {
+            // An empty list would only tell the client that it found nothing in it.
+            (remote::AUTH_SASL_INIT, Auth::Sasl(mechanisms)) if !mechanisms.is_empty() => {
                 let list = mechanisms.join(",");
                 self.reply(header, |writer| _ = writer.string(&list));
             }
@@ -266,8 +267,6 @@ impl Session {
             auth.in_exchange = false;
             let at = now + FAILURE_DELAY;
             auth.state = State::Refusing { call, fault, at };
-            let facts = &self.setup.facts;
-            tracing::warn!(?facts, failures = auth.failures, "authentication failed");
             self.actions.push_back(Action::AuthenticationFailed);
         }
     }
@@ -282,12 +281,11 @@ impl Session {
             self.abort();
             return;
         }
-        if let State::Refusing { at, .. } = &auth.state
-            && *at > now
-        {
-            return;
-        }
-        if let State::Refusing { call, fault, .. } = std::mem::replace(&mut auth.state, State::Idle)
+        // Only a refusal that is due is taken; a question to the shell stays asked.
+        let due = matches!(&auth.state, State::Refusing { at, .. } if *at <= now);
+        if due
+            && let State::Refusing { call, fault, .. } =
+                std::mem::replace(&mut auth.state, State::Idle)
         {
             let last = auth.failures >= FAILURES;
             self.refuse(call, &fault);

@@ -167,6 +167,12 @@ impl Session {
         }
     }
 
+    /// What is proven about the client by now.
+    #[must_use]
+    pub fn facts(&self) -> &Arc<ClientFacts> {
+        &self.setup.facts
+    }
+
     /// The longest frame that is taken from the client now, in bytes.
     #[must_use]
     pub fn client_frame_cap(&self) -> usize {

@@ -18,7 +18,7 @@ impl Router for Policy {
         Self::route(self, facts, uri)
     }
 
-    fn may_forward(&self, _: &ClientFacts) -> bool {
-        false
+    fn may_forward(&self, facts: &ClientFacts) -> bool {
+        Self::may_forward(self, facts)
     }
 }

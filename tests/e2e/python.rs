@@ -33,8 +33,8 @@ fn the_close_callback_tells_of_a_daemon_that_dies() {
     let mut daemon = Libvirtd::start();
     let proxy = Proxy::before(&daemon.socket());
     let uri = proxy.uri("test:///default", "sock");
-    let client = python(CLOSE_CALLBACK, &[&uri]).start();
-    client.stdout().wait_for("READY");
+    let mut client = python(CLOSE_CALLBACK, &[&uri]).start();
+    client.wait_for("READY");
     daemon.kill();
     let said = client.finish().ok();
     assert!(
@@ -48,8 +48,8 @@ fn calls_of_many_threads_fail_when_the_daemon_dies() {
     let mut daemon = Libvirtd::start();
     let proxy = Proxy::before(&daemon.socket());
     let uri = proxy.uri("test:///default", "sock");
-    let client = python(OUTSTANDING, &[&uri, "8"]).start();
-    client.stdout().wait_for("READY");
+    let mut client = python(OUTSTANDING, &[&uri, "8"]).start();
+    client.wait_for("READY");
     daemon.pause();
     daemon.kill();
     let said = client.finish().ok();

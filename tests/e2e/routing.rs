@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::support::account::Account;
 use crate::support::fake_upstream::{FakeUpstream, Next};
 use crate::support::libvirtd::Libvirtd;
-use crate::support::policy::{everything_to, listeners};
+use crate::support::policy::{CONNECT, everything_to, listeners};
 use crate::support::proxy::{Proxy, ProxyBuilder};
 use crate::support::rpc_client::RpcClient;
 use crate::support::scripts::Script;
@@ -67,7 +67,10 @@ fn named(name: &'static str) -> FakeUpstream {
 }
 
 fn upstream(name: &str, socket: &Path) -> String {
-    format!("  {name}: {{ unix: \"{}\" }}\n", socket.display())
+    format!(
+        "  {name}: {{ unix: \"{}\", {CONNECT} }}\n",
+        socket.display()
+    )
 }
 
 /// What a client hears that no route serves.

@@ -1,7 +1,12 @@
 //! What each fuzz target does with its bytes. The targets in `fuzz/` and the tests over their seeds
 //! include this same file.
 
-use virtproxyd::protocol::args::{AuthType, ConnectOpen, Feature, decode_word};
+use virtproxyd::policy::facts::{ClientFacts, UnixFacts};
+use virtproxyd::policy::model::Routed;
+use virtproxyd::policy::{self, Report};
+use virtproxyd::protocol::args::{
+    AuthType, ConnectOpen, Feature, SaslStart, decode_sasl_step, decode_word,
+};
 use virtproxyd::protocol::fault;
 use virtproxyd::protocol::frame::{self, Next};
 use virtproxyd::protocol::limits::{ERROR_TEXT, FRAME_DESCRIPTORS, FRAME_MAX, FRAME_MIN};
@@ -73,8 +78,66 @@ pub(crate) fn xdr_args(bytes: &[u8]) {
         auth.encode_list(&mut Writer::new(&mut again));
         assert_eq!(AuthType::decode_list(&again), Ok(auth));
     }
+    if let Ok(start) = SaslStart::decode(bytes) {
+        assert!(start.data.is_none_or(|data| data.len() * 4 <= bytes.len()));
+    }
+    if let Ok(data) = decode_sasl_step(bytes) {
+        assert!(data.is_none_or(|data| data.len() * 4 <= bytes.len()));
+    }
     if let Ok(text) = fault::message(bytes) {
         // Each byte that is not UTF-8 becomes three.
         assert!(text.len() <= 3 * ERROR_TEXT);
     }
+}
+
+/// A policy file. What can be loaded decides on any URI, its own lines included, and explains the
+/// same decision; what cannot is answered with a report that can be shown.
+pub(crate) fn policy_text(bytes: &[u8]) {
+    let name = "routes.yaml";
+    let text = match policy::decode(name, bytes) {
+        Ok(text) => text,
+        Err(report) => return shows(&report),
+    };
+    let loaded = match policy::load(name, text, &|_| None) {
+        Ok(loaded) => loaded,
+        Err(report) => return shows(&report),
+    };
+    assert_eq!(loaded.warnings.errors(), 0);
+    _ = (
+        loaded.warnings.render_human(false),
+        loaded.warnings.to_json(),
+    );
+    let policy = loaded.policy;
+    let listener = policy
+        .listeners
+        .first()
+        .map(|listener| listener.name.clone());
+    let facts = ClientFacts {
+        listener: listener.unwrap_or_default(),
+        unix: Some(UnixFacts {
+            user: Some("root".into()),
+            ..UnixFacts::default()
+        }),
+        ..ClientFacts::default()
+    };
+    for uri in ["", "qemu:///system", "test:///default?host=a"]
+        .into_iter()
+        .chain(text.lines())
+    {
+        if let Routed::Try(targets) = policy.route(&facts, uri) {
+            assert!(!targets.is_empty(), "{uri:?}");
+            for target in targets {
+                assert!(policy.upstreams.contains(&target.upstream));
+            }
+        }
+        _ = policy.explain(&facts, uri);
+    }
+}
+
+/// The report names at least one error, and every form of it can be made.
+fn shows(report: &Report) {
+    assert!(report.errors() > 0);
+    assert!(!report.render_human(false).is_empty() && !report.render_human(true).is_empty());
+    assert!(!report.one_line().contains(char::is_control));
+    assert!(!report.to_json().is_null());
 }

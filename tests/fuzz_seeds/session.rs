@@ -4,6 +4,7 @@
 //! Whatever the order of frames, losses and timeouts:
 //! - each call of the client's gets at most one answer, and exactly one once its upstream is lost;
 //! - each stream that was open when its upstream was lost is aborted;
+//! - nothing is dialled for a client that has to prove who it is and has not;
 //! - nothing of a daemon's reaches the client but answers to its calls, frames of its streams and
 //!   events; nothing of the client's reaches a daemon but calls that are its to make, and frames of
 //!   streams that are open;
@@ -17,9 +18,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use virtproxyd::policy::facts::ClientFacts;
+use virtproxyd::policy::facts::{ClientFacts, SaslFacts};
 use virtproxyd::policy::model::{ForwardIdentity, Keepalive, Routed, Target, Upstream};
 use virtproxyd::protocol::args::{AuthType, ConnectOpen};
+use virtproxyd::protocol::fault::Fault;
 use virtproxyd::protocol::frame::{self, Frame, Next};
 use virtproxyd::protocol::header::{
     Header, MessageType, Procedure, Program, Serial, Status, VERSION,
@@ -27,7 +29,9 @@ use virtproxyd::protocol::header::{
 use virtproxyd::protocol::limits::FRAME_MAX;
 use virtproxyd::protocol::table::{self, remote};
 use virtproxyd::protocol::xdr::Writer;
-use virtproxyd::session::{Action, Auth, Lost, Peer, Router, Session, Setup, UpstreamId, Verdict};
+use virtproxyd::session::{
+    Action, Auth, Lost, Peer, Router, SaslProgress, Session, Setup, UpstreamId, Verdict,
+};
 
 /// Operations on one session, read from `bytes`.
 pub(crate) fn session(bytes: &[u8]) {
@@ -156,6 +160,22 @@ enum StreamState {
     Stillborn,
 }
 
+/// A question to the outside world.
+#[derive(Clone, Copy)]
+enum Asked {
+    Polkit,
+    Sasl,
+}
+
+/// What the outside world last answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Granted {
+    No,
+    Yes,
+    /// With a security layer.
+    Secured,
+}
+
 struct Table {
     upstreams: Vec<Arc<Upstream>>,
 }
@@ -184,6 +204,12 @@ struct World {
     table: Table,
     now: Instant,
     readonly: bool,
+    /// The client has proven who it is, or need not.
+    proven: bool,
+    /// The session is told so next.
+    granted: Granted,
+    /// What the session asks the outside world.
+    asked: Option<Asked>,
     /// Frames of the client's that are not decided on yet.
     held: Vec<Msg>,
     /// Calls of the client's without an answer.
@@ -232,11 +258,18 @@ impl World {
             readonly,
             ..ClientFacts::default()
         };
+        let choice = input.byte();
+        let auth = match choice / 4 % 8 {
+            0..=5 => Auth::None,
+            6 => Auth::Polkit,
+            _ => Auth::Sasl(vec!["PLAIN".into()]),
+        };
+        let proven = auth == Auth::None;
         let setup = Setup {
             facts: Arc::new(facts),
             keepalive: of_client,
-            descriptors: !input.byte().is_multiple_of(4),
-            auth: Auth::None,
+            descriptors: !choice.is_multiple_of(4),
+            auth,
             auth_timeout: 60 * SECOND,
         };
         let now = Instant::now();
@@ -247,6 +280,9 @@ impl World {
             },
             now,
             readonly,
+            proven,
+            granted: Granted::No,
+            asked: None,
             held: Vec::new(),
             unanswered: Vec::new(),
             streams: HashMap::new(),
@@ -325,6 +361,9 @@ impl World {
             remote::CONNECT_SET_IDENTITY,
             remote::CONNECT_GET_HOSTNAME,
             Procedure(9999),
+            remote::AUTH_SASL_INIT,
+            remote::AUTH_SASL_START,
+            remote::AUTH_SASL_STEP,
         ]);
         let header = Header {
             kind: input.pick(&[
@@ -334,8 +373,12 @@ impl World {
             ]),
             ..Header::remote_call(procedure, serial(input))
         };
-        let feature = input.pick(&[10, 8, 14]);
-        Msg::new(header, |writer| _ = writer.i32(feature)).settle_descriptors()
+        let message = Msg::new(header, |writer| match procedure {
+            remote::AUTH_SASL_START => _ = writer.string("PLAIN").u32(1).u32(0),
+            remote::AUTH_SASL_STEP => _ = writer.u32(1).u32(0),
+            _ => _ = writer.i32(input.pick(&[10, 8, 14])),
+        });
+        message.settle_descriptors()
     }
 
     /// A frame of some stream that the client opened, or tried to.
@@ -377,6 +420,10 @@ impl World {
     /// The daemon does what is expected of it next: accepts, or answers its oldest call.
     fn daemon_moves_on(&mut self, input: &mut Input<'_>) {
         let good = !input.byte().is_multiple_of(8);
+        if let Some(asked) = self.asked.take() {
+            self.answer_proof(asked, good, input);
+            return;
+        }
         let Some(daemon) = &mut self.daemon else {
             return;
         };
@@ -412,6 +459,40 @@ impl World {
             })
         };
         self.daemon_sends(&answer);
+    }
+
+    /// polkit or the SASL mechanism has an answer.
+    fn answer_proof(&mut self, asked: Asked, good: bool, input: &mut Input<'_>) {
+        match asked {
+            Asked::Polkit if good => {
+                self.granted = Granted::Yes;
+                self.session.handle_polkit(Ok(()), self.now);
+            }
+            Asked::Polkit => {
+                let fault = Fault::access_denied("no");
+                self.session.handle_polkit(Err(fault), self.now);
+            }
+            Asked::Sasl if good => {
+                let progress = match input.byte() % 3 {
+                    0 => SaslProgress::Continue(None),
+                    kind => SaslProgress::Done {
+                        data: None,
+                        facts: SaslFacts {
+                            user: "ann".into(),
+                            mechanism: "PLAIN".into(),
+                        },
+                        secured: kind == 1,
+                    },
+                };
+                self.granted = match progress {
+                    SaslProgress::Done { secured: true, .. } => Granted::Secured,
+                    SaslProgress::Done { .. } => Granted::Yes,
+                    _ => Granted::No,
+                };
+                self.session.handle_sasl(progress, self.now);
+            }
+            Asked::Sasl => self.session.handle_sasl(SaslProgress::Failed, self.now),
+        }
     }
 
     fn daemon_lies(&mut self, input: &mut Input<'_>) {
@@ -530,7 +611,6 @@ impl World {
             match verdict {
                 Verdict::Hold => break,
                 Verdict::Consumed if !self.closed && header.kind.is_call() => {
-                    self.left |= header.procedure == remote::CONNECT_CLOSE;
                     self.unanswered.push(key(&header));
                 }
                 Verdict::Consumed => {}
@@ -597,6 +677,7 @@ impl World {
                     readonly,
                 } => {
                     assert!(!self.closed && self.daemon.is_none(), "a second connection");
+                    assert!(self.proven, "dialled for somebody unknown");
                     assert!(readonly || !self.readonly);
                     self.daemon = Some(Daemon {
                         id,
@@ -621,17 +702,25 @@ impl World {
                         assert!(self.streams.is_empty(), "a stream was not aborted");
                     }
                 }
-                Action::Polkit
-                | Action::Sasl(_)
-                | Action::Secure
-                | Action::Authenticated
-                | Action::AuthenticationFailed => panic!("{action:?}: nothing is to be proven"),
+                Action::Polkit => self.ask(Asked::Polkit),
+                Action::Sasl(_) => self.ask(Asked::Sasl),
+                Action::Secure => assert!(self.granted == Granted::Secured),
+                Action::Authenticated => {
+                    assert!(self.granted != Granted::No && !self.proven);
+                    self.proven = true;
+                }
+                Action::AuthenticationFailed => assert!(!self.proven),
                 Action::Abort => {
                     assert!(self.daemon.is_none());
                     (self.closed, self.aborted) = (true, true);
                 }
             }
         }
+    }
+
+    fn ask(&mut self, asked: Asked) {
+        assert!(!self.closed && !self.proven && self.asked.is_none());
+        self.asked = Some(asked);
     }
 
     fn daemon_gets(&mut self, id: UpstreamId, message: &Msg) {
@@ -671,6 +760,9 @@ impl World {
         if header.kind.is_reply() {
             if let Some(place) = self.unanswered.iter().position(|call| *call == key) {
                 self.unanswered.remove(place);
+                self.left |= header.program == Program::REMOTE
+                    && header.procedure == remote::CONNECT_CLOSE
+                    && header.status == Status::OK;
                 match self.streams.get_mut(&key) {
                     Some(state @ StreamState::Pending) if header.status == Status::OK => {
                         *state = StreamState::Open;
@@ -722,6 +814,10 @@ impl World {
             self.session.handle_timeout(next);
             self.pump();
         }
+        assert!(
+            self.closed || !self.left,
+            "a client that left is kept for ever"
+        );
         if self.closed {
             assert!(self.daemon.is_none(), "an upstream outlives its client");
             assert!(self.session.poll_timeout().is_none(), "the end never comes");

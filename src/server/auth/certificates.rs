@@ -1,4 +1,5 @@
-//! The TLS configurations of all listeners: built whole, swapped at once.
+//! What all listeners authenticate by, TLS configurations and password files: built whole, swapped
+//! at once.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,16 +10,19 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 
 use super::revocation::Revoked;
+use super::sasl::SaslConfig;
+use super::sasl_files::{self, PasswordFiles};
 pub(crate) use super::tls::Finding;
 use super::tls::{self, Configured};
 use crate::policy::facts::X509Facts;
 use crate::policy::model::{Crl, Listener};
 use crate::policy::report::Severity;
 
-/// TLS of the listeners of one policy, from one reading of the files.
+/// TLS and SASL of the listeners of one policy, from one reading of the files.
 #[derive(Debug, Default)]
 pub(crate) struct Certificates {
     by_listener: HashMap<Arc<str>, Arc<ServerConfig>>,
+    sasl: HashMap<Arc<str>, Arc<SaslConfig>>,
     revoked: Revoked,
 }
 
@@ -31,21 +35,23 @@ impl Certificates {
         findings: &mut Vec<(Arc<str>, Finding)>,
     ) -> Option<Self> {
         let mut certificates = Self::default();
+        let mut password_files = PasswordFiles::default();
         for listener in listeners {
-            let Some(tls) = &listener.tls else { continue };
+            let name = &listener.name;
             let mut found = Vec::new();
-            let configured = tls::configure(tls, now, &mut found);
-            findings.extend(
-                found
-                    .into_iter()
-                    .map(|found| (Arc::clone(&listener.name), found)),
-            );
-            if let Some(Configured { config, revoked }) = configured {
-                certificates
-                    .by_listener
-                    .insert(Arc::clone(&listener.name), config);
+            if let Some(tls) = &listener.tls
+                && let Some(configured) = tls::configure(tls, now, &mut found)
+            {
+                let Configured { config, revoked } = configured;
+                certificates.by_listener.insert(Arc::clone(name), config);
                 certificates.revoked.extend(revoked);
             }
+            if let Some(sasl) = &listener.sasl
+                && let Some(config) = sasl_files::configure(sasl, &mut password_files, &mut found)
+            {
+                certificates.sasl.insert(Arc::clone(name), config);
+            }
+            findings.extend(found.into_iter().map(|found| (Arc::clone(name), found)));
         }
         let failed = findings
             .iter()
@@ -58,6 +64,11 @@ impl Certificates {
         self.by_listener.get(listener).map(Arc::clone)
     }
 
+    /// What SASL exchanges on `listener` are made with; `None` if it has none.
+    pub(crate) fn sasl(&self, listener: &str) -> Option<Arc<SaslConfig>> {
+        self.sasl.get(listener).map(Arc::clone)
+    }
+
     /// Whether some list of revoked certificates has this one.
     pub(crate) fn is_revoked(&self, x509: &X509Facts) -> bool {
         self.revoked.has(x509)
@@ -66,7 +77,8 @@ impl Certificates {
 
 /// Every file that [`Certificates::load`] reads, there or not.
 pub(crate) fn files(listeners: &[Arc<Listener>]) -> Vec<PathBuf> {
-    let mut files = Vec::new();
+    let passwords = |listener: &Arc<Listener>| listener.sasl.as_ref()?.passwords.clone();
+    let mut files: Vec<PathBuf> = listeners.iter().filter_map(passwords).collect();
     for tls in listeners
         .iter()
         .filter_map(|listener| listener.tls.as_ref())

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 
 /// The connections of one kind that have not proven anything yet.
 #[derive(Debug, Clone)]
@@ -71,8 +72,8 @@ impl Unauthenticated {
 
 impl Waiting {
     /// Waits until it is pushed out. Cancel-safe, to be waited for in one place at a time.
-    pub(crate) async fn pushed_out(&self) {
-        self.pushed_out.notified().await;
+    pub(crate) fn pushed_out(&self) -> OwnedNotified {
+        Arc::clone(&self.pushed_out).notified_owned()
     }
 }
 

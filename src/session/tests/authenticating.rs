@@ -264,3 +264,19 @@ fn only_a_trusted_forwarder_says_for_whom_it_speaks() {
     let mut rig = Rig::opened();
     assert_eq!(rig.refuses(&call(remote::CONNECT_SET_IDENTITY, 1)).0, 88);
 }
+
+/// The shell may wake the session at any time; found by fuzzing.
+#[test]
+fn a_question_to_the_shell_survives_an_early_timeout() {
+    let mut rig = polkit();
+    let (first, second) = (call(remote::AUTH_POLKIT, 1), call(remote::AUTH_POLKIT, 2));
+    rig.client_sends(&first);
+    rig.session.handle_timeout(rig.now);
+    rig.client_sends(&second);
+    rig.client_gets_nothing();
+    assert_eq!(rig.asked.len(), 1);
+    rig.polkit_says(Ok(()));
+    assert_eq!(rig.client_gets(), first.reply(|w| _ = w.i32(1)));
+    // Nothing is left to prove.
+    assert_eq!(rig.client_gets_fault(&second).0, 45);
+}

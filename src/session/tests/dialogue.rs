@@ -172,7 +172,7 @@ fn a_daemon_that_stalls_in_any_step_is_given_up_in_time() {
 
 #[test]
 fn a_daemon_that_talks_nonsense_in_any_step_is_given_up() {
-    let nonsense: [fn(Msg) -> Msg; 8] = [
+    let nonsense: [fn(Msg) -> Msg; 9] = [
         |asked| asked.clone(),
         |asked| asked.reply(|_| ()).with(|header| header.serial.0 ^= 1),
         |asked| {
@@ -193,6 +193,10 @@ fn a_daemon_that_talks_nonsense_in_any_step_is_given_up() {
                 .with(|header| header.kind = MessageType::STREAM)
         },
         |asked| asked.reply(|_| ()).with_descriptors(1),
+        |asked| {
+            let odd = asked.error("an error by its body alone");
+            odd.with(|header| header.status = Status(2))
+        },
     ];
     for steps in 1..5 {
         for make in nonsense {

@@ -100,6 +100,42 @@ fn a_descriptor_inside_a_frame_closes() {
     });
 }
 
+/// More on one byte than any frame may carry: the kernel cuts off what is too many.
+#[test]
+fn a_heap_of_descriptors_closes() {
+    let upstream = FakeUpstream::start();
+    let scene = Scene::before(&upstream);
+    scene.costs_nobody_else(&["cannot receive from a peer"], |scene| {
+        let client = scene.opened();
+        client.send_bytes(&announcing(32));
+        let heap = vec![descriptor(); 40];
+        client.stream().send_fds(&heap).unwrap();
+        client.expect_closed();
+    });
+}
+
+/// Several on one byte, as many as announced: no more reach the daemon than are announced.
+#[test]
+fn descriptors_that_share_a_byte_are_counted() {
+    let upstream = FakeUpstream::start();
+    let scene = Scene::before(&upstream);
+    scene.costs_nobody_else(&[WARNING], |scene| {
+        let client = scene.opened();
+        client.send_bytes(&announcing(2));
+        client.stream().send_fds(&vec![descriptor(); 3]).unwrap();
+        client.send_bytes(&[0]);
+        client.drain();
+    });
+    let passed = |call: &Frame| call.fds.len();
+    assert!(
+        upstream
+            .calls(ECHO)
+            .iter()
+            .map(passed)
+            .all(|count| count <= 2)
+    );
+}
+
 /// Announced, some sent, and then nothing: it costs what was sent, until the client goes.
 #[test]
 fn a_client_that_stalls_between_its_descriptors_holds_up_nobody() {

@@ -30,7 +30,12 @@ def run_loop():
 
 
 def work():
-    conn.getHostname()
+    try:
+        conn.getHostname()
+    except libvirt.libvirtError as error:
+        print(f"the first call failed: {error}", file=sys.stderr)
+        started.abort()
+        return
     started.wait()
     while True:
         try:
@@ -48,7 +53,7 @@ conn.registerCloseCallback(on_close, None)
 workers = [threading.Thread(target=work, daemon=True) for _ in range(threads)]
 for worker in workers:
     worker.start()
-started.wait()
+started.wait(DEADLINE)
 print("READY", flush=True)
 if not closed.wait(DEADLINE):
     sys.exit(f"not closed within {DEADLINE} s")

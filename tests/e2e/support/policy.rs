@@ -7,6 +7,10 @@ pub(crate) const MAIN: &str = "sock";
 /// File name of the socket of listener `ro`.
 const READONLY: &str = "sock-ro";
 
+/// Time for a daemon to open, as long as a test waits for anything: a loaded machine is no reason to
+/// refuse.
+pub(crate) const CONNECT: &str = "connect_timeout: 60s";
+
 /// The usual listeners, with their sockets in `dir` and open to all: `main`, and `ro` for reading
 /// only. `more` is put into each.
 pub(crate) fn listeners(dir: &Path, more: &str) -> String {
@@ -30,7 +34,7 @@ pub(crate) fn everything_to(dir: &Path, upstream: &Path, settings: &str) -> Stri
 pub(crate) fn every_route_to(upstream: &Path, settings: &str) -> String {
     format!(
         "upstreams:
-  daemon: {{ unix: \"{upstream}\", {settings} }}
+  daemon: {{ unix: \"{upstream}\", {CONNECT}, {settings} }}
 routes:
   - {{ uri: [\"*?*\", \"\"], upstream: daemon }}
 ",

@@ -181,6 +181,21 @@ impl Process {
         &self.stderr
     }
 
+    /// Waits for a line of its standard output that contains `text`.
+    ///
+    /// # Panics
+    /// If it ends before, or at the deadline.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, text: &str) {
+        let said = poll(|| {
+            // Asked first: a line just before the end still counts.
+            let ended = self.exit_status().is_some();
+            let said = self.stdout.count(text) > 0;
+            (said || ended).then_some(said)
+        });
+        assert_eq!(said, Some(true), "{text:?} did not come\n{}", self.report());
+    }
+
     /// The exit status, if it has ended.
     pub(crate) fn exit_status(&mut self) -> Option<ExitStatus> {
         if self.exit.is_none() {

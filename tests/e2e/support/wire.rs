@@ -1,5 +1,6 @@
 //! Frames on a blocking socket, descriptors included.
 
+use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -50,7 +51,7 @@ pub(crate) mod status {
 
 /// One frame. Descriptors go with a frame whose kind carries them: their count, which the wire has
 /// before the body, is not part of `body` here.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Frame {
     pub(crate) program: u32,
     pub(crate) version: u32,
@@ -60,6 +61,23 @@ pub(crate) struct Frame {
     pub(crate) status: i32,
     pub(crate) body: Vec<u8>,
     pub(crate) fds: Vec<Arc<OwnedFd>>,
+}
+
+impl fmt::Debug for Frame {
+    /// With the head of the body: all of a stream's frame would bury what a test has to say.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = &self.body[..self.body.len().min(64)];
+        f.debug_struct("Frame")
+            .field("program", &self.program)
+            .field("procedure", &self.procedure)
+            .field("kind", &self.kind)
+            .field("serial", &self.serial)
+            .field("status", &self.status)
+            .field("length", &self.body.len())
+            .field("body", &String::from_utf8_lossy(head))
+            .field("fds", &self.fds)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Frame {
@@ -243,6 +261,18 @@ impl FrameStream {
             &mut control,
             SendFlags::NOSIGNAL,
         )?;
+        Ok(())
+    }
+
+    /// Sends one byte with many descriptors.
+    pub(crate) fn send_fds(&self, fds: &[Arc<OwnedFd>]) -> io::Result<()> {
+        let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let rights = SendAncillaryMessage::ScmRights(&fds);
+        assert!(control.push(rights), "room for {} descriptors", fds.len());
+        let byte = [IoSlice::new(&[0])];
+        sendmsg(&self.socket, &byte, &mut control, SendFlags::NOSIGNAL)?;
         Ok(())
     }
 

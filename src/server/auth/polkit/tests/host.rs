@@ -112,7 +112,7 @@ impl Host {
         assert!(
             rustix::process::geteuid().is_root(),
             "polkitd runs only if it is started by root: run this test as root, or leave it out \
-             with `--skip auth::polkit`"
+             with `--skip auth::polkit::tests`"
         );
         for (program, package) in [
             ("/usr/bin/dbus-daemon", "dbus-daemon"),

@@ -6,6 +6,8 @@
 //! directions. It is a hand-written future because each direction must go on while the other waits,
 //! on the same state.
 
+mod proof;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,11 +15,13 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep, sleep_until};
 
+use super::context::Context as Shared;
 use super::side::Side;
 use super::transport::Transport;
 use super::upstream::Dial;
-use crate::policy::store::Store;
 use crate::protocol::limits;
+pub(super) use proof::Unproven;
+
 use crate::session::{Action, Lost, Peer, Session, UpstreamId, Verdict};
 
 /// Bytes of the proxy's own frames that may wait for a side. A side over it is read no further: one
@@ -31,7 +35,7 @@ const GLANCE: Duration = Duration::from_secs(1);
 /// A client connection and its upstream.
 pub(super) struct Pump<'a> {
     session: Session,
-    policy: &'a Store,
+    shared: &'a Shared,
     drain: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
     client: Side,
     upstream: Option<Upstream>,
@@ -39,6 +43,8 @@ pub(super) struct Pump<'a> {
     timer: Option<Pin<Box<Sleep>>>,
     glance: Option<Pin<Box<Sleep>>>,
     end: End,
+    /// What is there until the client has proven who it is.
+    unproven: Option<Box<Unproven>>,
     /// The session has asked for the client's next frame to be offered again.
     held: bool,
     /// The session knows that the client sends no more.
@@ -72,17 +78,18 @@ enum End {
 }
 
 impl<'a> Pump<'a> {
-    /// Serves a client until either side ends. `drain` becomes ready when the daemon is to end.
+    /// Serves a client until either side ends, or the daemon does.
     pub(super) fn new(
         client: Transport,
         session: Session,
-        policy: &'a Store,
-        drain: impl Future<Output = ()> + 'a,
+        unproven: Option<Unproven>,
+        shared: &'a Shared,
     ) -> Self {
         Self {
             session,
-            policy,
-            drain: Some(Box::pin(drain)),
+            shared,
+            drain: Some(Box::pin(shared.drain.begun())),
+            unproven: unproven.map(Box::new),
             client: Side::new(client),
             upstream: None,
             dial: None,
@@ -107,6 +114,7 @@ impl<'a> Pump<'a> {
         }
         loop {
             let mut moved = self.perform_actions();
+            moved |= self.poll_proof(cx, now);
             moved |= self.poll_dial(cx, now);
             moved |= self.move_from_client(cx, now);
             moved |= self.move_from_upstream(cx, now);
@@ -153,8 +161,11 @@ impl<'a> Pump<'a> {
                         upstream.gone = true;
                     }
                 }
-                Action::Polkit | Action::Sasl(_) | Action::Secure => self.end = End::Closed,
-                Action::Authenticated | Action::AuthenticationFailed => {}
+                Action::Polkit
+                | Action::Sasl(_)
+                | Action::Secure
+                | Action::Authenticated
+                | Action::AuthenticationFailed => self.prove(action),
                 Action::Close if self.end == End::Open => self.end = End::Flushing,
                 Action::Close => {}
                 Action::Abort => self.end = End::Closed,
@@ -199,7 +210,7 @@ impl<'a> Pump<'a> {
         while self.end == End::Open {
             moved |= self.write_to_upstream(cx);
             moved |= self.perform_actions();
-            if self.owed() > OUTBOX {
+            if self.owed() > OUTBOX || self.is_securing() {
                 return moved;
             }
             if self.decide_client(now) {
@@ -244,7 +255,7 @@ impl<'a> Pump<'a> {
         if client.inbox.len() == client.decided.bytes() {
             return false;
         }
-        let generation = self.policy.peek();
+        let generation = self.shared.policy.peek();
         loop {
             let cap = self.session.client_frame_cap();
             let (skip, claimed) = (client.decided.bytes(), client.decided.descriptors());
@@ -402,6 +413,10 @@ impl<'a> Pump<'a> {
             }
             Poll::Pending => false,
         };
+        if flushed && self.end == End::Open && self.is_securing() {
+            self.secure();
+            return true;
+        }
         if self.end != End::Flushing || !flushed {
             // A side that was not read because of what it was owed may be read again.
             return self.owed() < before;
@@ -445,14 +460,21 @@ impl<'a> Pump<'a> {
 }
 
 impl Pump<'_> {
-    /// Ends the connection of a client that has left while it was not read.
+    /// Ends the connection of a client that has left while it was not read. The timer stays once
+    /// it is there, until it fires: a transfer fills and empties its buffers all the time.
     fn poll_glance(&mut self, cx: &mut Context<'_>) {
-        if self.end != End::Open || self.client.eof || self.client.inbox.has_room() {
-            self.glance = None;
-            return;
+        let is_read = self.client.inbox.has_room() && self.owed() <= OUTBOX;
+        let wanted = self.end == End::Open && !self.client.eof && !is_read;
+        if wanted && self.glance.is_none() {
+            self.glance = Some(Box::pin(sleep(GLANCE)));
         }
-        let glance = self.glance.get_or_insert_with(|| Box::pin(sleep(GLANCE)));
-        while glance.as_mut().poll(cx).is_ready() {
+        while let Some(glance) = &mut self.glance
+            && glance.as_mut().poll(cx).is_ready()
+        {
+            if !wanted {
+                self.glance = None;
+                return;
+            }
             if self.client.transport.is_hung_up() {
                 self.end = End::Closed;
                 return;

@@ -1,0 +1,83 @@
+//! SASL of a listener, from the policy's words and the password file that they name.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::passwords::{Passwords, PasswordsError};
+use super::sasl::{ExternalUser, Mechanism, SaslConfig};
+use super::tls::Finding;
+use super::verifier::Hash;
+use crate::policy::model;
+use crate::policy::report::Severity;
+
+/// Password files, each read once for all listeners that name it.
+#[derive(Debug, Default)]
+pub(crate) struct PasswordFiles(HashMap<PathBuf, Arc<Passwords>>);
+
+impl PasswordFiles {
+    fn read(&mut self, path: &Path) -> Result<Arc<Passwords>, PasswordsError> {
+        if let Some(passwords) = self.0.get(path) {
+            return Ok(Arc::clone(passwords));
+        }
+        let passwords = Arc::new(Passwords::read(path)?);
+        self.0.insert(path.to_path_buf(), Arc::clone(&passwords));
+        Ok(passwords)
+    }
+}
+
+/// Reads and checks what a listener's SASL needs; `None` if some finding is an error. Blocks.
+pub(crate) fn configure(
+    sasl: &model::Sasl,
+    files: &mut PasswordFiles,
+    findings: &mut Vec<Finding>,
+) -> Option<Arc<SaslConfig>> {
+    let mut error = |key, message, help| {
+        findings.push(Finding {
+            key,
+            severity: Severity::Error,
+            message,
+            help,
+        });
+    };
+    let passwords = match &sasl.passwords {
+        None => Some(Arc::new(Passwords::default())),
+        Some(path) => match files.read(path) {
+            Ok(passwords) => Some(passwords),
+            Err(problem) => {
+                let help = "`virtproxyd passwd FILE USER` makes the file and keeps it";
+                error("passwords", problem.to_string(), Some(help));
+                None
+            }
+        },
+    };
+    let mechanisms: Vec<Mechanism> = sasl.mechanisms.iter().map(mechanism).collect();
+    let mut usable = passwords.is_some();
+    for missing in mechanisms.iter().filter(|mechanism| !mechanism.is_built()) {
+        let message = format!("this program was built without {}", missing.name());
+        let help = "build it with `cargo build --features gssapi`";
+        error("mechanisms", message, Some(help));
+        usable = false;
+    }
+    passwords.filter(|_| usable).map(|passwords| {
+        Arc::new(SaslConfig {
+            mechanisms,
+            passwords,
+            external_user: match sasl.external_user {
+                model::ExternalUser::Cn => ExternalUser::CommonName,
+                model::ExternalUser::Dn => ExternalUser::DistinguishedName,
+            },
+            min_ssf: sasl.min_ssf,
+        })
+    })
+}
+
+fn mechanism(named: &model::Mechanism) -> Mechanism {
+    match named {
+        model::Mechanism::ScramSha256 => Mechanism::Scram(Hash::Sha256),
+        model::Mechanism::ScramSha512 => Mechanism::Scram(Hash::Sha512),
+        model::Mechanism::Plain => Mechanism::Plain,
+        model::Mechanism::External => Mechanism::External,
+        model::Mechanism::Gssapi => Mechanism::Gssapi,
+    }
+}
