@@ -3,12 +3,12 @@
 # What the demonstration needs, and what the tests need beside it.
 DEMO_PACKAGES = libvirt-daemon libvirt-clients
 TEST_PACKAGES = $(DEMO_PACKAGES) libvirt-daemon-driver-qemu python3-libvirt qemu-system-x86 \
-                qemu-utils systemd procps libsasl2-modules
+                qemu-utils systemd procps util-linux libsasl2-modules gnutls-bin dbus-daemon polkitd
 # What the feature `gssapi` needs to build and to be tested.
 GSSAPI_PACKAGES = libkrb5-dev libclang-dev krb5-kdc krb5-admin-server krb5-user \
                   libsasl2-modules-gssapi-mit
 
-.PHONY: demo demo-stop test test-gssapi check
+.PHONY: demo demo-stop test test-default test-gssapi check
 
 ## Build, start a real libvirtd with its test driver and the proxy in front of it, and try them.
 demo:
@@ -18,8 +18,10 @@ demo:
 demo-stop:
 	./examples/demo.sh stop
 
-## Install what is missing and run every test.
-test:
+## Install what is missing and run every test, then those of the build with Kerberos.
+test: test-default test-gssapi
+
+test-default:
 	./tests/install.sh $(TEST_PACKAGES)
 	cargo test --locked
 
