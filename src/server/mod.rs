@@ -3,7 +3,7 @@
 //! The main thread accepts, reloads and talks to the service manager; worker threads run the
 //! connections.
 //!
-//! - `accept`, `activation`, `listeners`, `socket_file`, `tcp_socket`, `lockfile`: the
+//! - `accept`, `access`, `activation`, `listeners`, `socket_file`, `tcp_socket`, `lockfile`: the
 //!   listening sockets.
 //! - `clients`, `context`, `workers`, `connection`: the clients, from accept to close.
 //! - `peercred`, `names`: who a client is.
@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 use tokio::time::{Interval, MissedTickBehavior};
 
 mod accept;
+mod access;
 mod activation;
 pub mod auth;
 mod clients;

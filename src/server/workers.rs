@@ -12,6 +12,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
+use super::accept::Served;
+use super::access::Access;
 use super::auth::handshake::{self, HandshakeError};
 use super::clients::ClientGuard;
 use super::connection;
@@ -51,7 +53,7 @@ struct Worker {
 enum Job {
     Serve {
         conn: Conn,
-        listener: Arc<Listener>,
+        served: Served,
         guard: ClientGuard,
         load: LoadGuard,
     },
@@ -107,7 +109,7 @@ impl Workers {
     }
 
     /// Gives a client to the worker with the fewest.
-    pub(crate) fn serve(&self, conn: Conn, listener: Arc<Listener>, guard: ClientGuard) {
+    pub(crate) fn serve(&self, conn: Conn, served: Served, guard: ClientGuard) {
         let least = self
             .workers
             .iter()
@@ -116,7 +118,7 @@ impl Workers {
         worker.load.fetch_add(1, Ordering::Relaxed);
         let job = Job::Serve {
             conn,
-            listener,
+            served,
             guard,
             load: LoadGuard(Arc::clone(&worker.load)),
         };
@@ -200,13 +202,13 @@ fn work(
                 Job::Tick(number) => answered.store(number, Ordering::Relaxed),
                 Job::Serve {
                     conn,
-                    listener,
+                    served,
                     guard,
                     load,
                 } => {
                     let ctx = Arc::clone(ctx);
                     tokio::task::spawn_local(async move {
-                        attend(conn, listener, ctx).await;
+                        attend(conn, served, ctx).await;
                         drop((guard, load));
                     });
                 }
@@ -219,7 +221,8 @@ fn work(
 }
 
 /// Finds out who the client is, then serves it.
-async fn attend(conn: Conn, listener: Arc<Listener>, ctx: Arc<Context>) {
+async fn attend(conn: Conn, served: Served, ctx: Arc<Context>) {
+    let Served { listener, admits } = served;
     let waiting = ctx.unauthenticated.enter(&listener);
     let pushed_out = async {
         match &waiting {
@@ -230,7 +233,7 @@ async fn attend(conn: Conn, listener: Arc<Listener>, ctx: Arc<Context>) {
     let peer = conn.peer();
     let listener_name = &*listener.name;
     let arrived = tokio::select! {
-        arrived = arrive(conn, &listener, &ctx) => arrived,
+        arrived = arrive(conn, &listener, admits, &ctx) => arrived,
         () = pushed_out => {
             tracing::info!(peer, listener = listener_name, "client closed: too many are not authenticated");
             return;
@@ -247,11 +250,21 @@ async fn attend(conn: Conn, listener: Arc<Listener>, ctx: Arc<Context>) {
 async fn arrive(
     conn: Conn,
     listener: &Listener,
+    admits: Option<Access>,
     ctx: &Arc<Context>,
 ) -> Result<(Channel, ClientFacts), HandshakeError> {
     match conn {
         Conn::Unix(conn) => {
             let facts = gather(&conn, listener, ctx).await?;
+            if let (Some(access), Some(unix)) = (admits, &facts.unix)
+                && !access.admits(unix)
+            {
+                let Access { mode, .. } = access;
+                return Err(HandshakeError::NotAdmitted {
+                    uid: unix.uid,
+                    mode,
+                });
+            }
             Ok((
                 Channel::Unix(tokio::net::UnixStream::from_std(conn)?),
                 facts,
