@@ -11,13 +11,13 @@ use std::task::{Context, Poll, ready};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{self, Shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
 use super::auth::authenticator::Over;
 use super::auth::sasl::SecurityLayer;
 use super::security_layer::Layered;
-use super::socket;
+use super::socket::{self, UnixSocket};
 
 /// A connection. What is sent may lie in a layer until [`Transport::poll_flush`] is ready.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct Transport {
 #[derive(Debug)]
 pub(crate) enum Channel {
     /// A UNIX socket, the only one that carries descriptors.
-    Unix(UnixStream),
+    Unix(UnixSocket),
     /// Plain TCP.
     Tcp(TcpStream),
     /// TLS over TCP, after its handshake.
@@ -58,8 +58,8 @@ impl Channel {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Unix(socket) => socket::poll_send(socket, cx, bytes),
-            Self::Tcp(socket) => socket::poll_send(socket, cx, bytes),
+            Self::Unix(socket) => socket::poll_send_unix(socket, cx, bytes),
+            Self::Tcp(socket) => socket::poll_send_tcp(socket, cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -93,7 +93,7 @@ impl Transport {
 
     /// Takes a connected, non-blocking UNIX socket.
     pub(super) fn unix(socket: StdUnixStream) -> io::Result<Self> {
-        Ok(Self::new(Channel::Unix(UnixStream::from_std(socket)?)))
+        Ok(Self::new(Channel::Unix(UnixSocket::new(socket.into())?)))
     }
 
     /// Puts a security layer over what is sent from now on, and over what is received behind
@@ -146,11 +146,11 @@ impl Transport {
 
     /// Sends one byte with one descriptor, as libvirt does for each descriptor of a frame.
     pub(super) fn poll_send_descriptor(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         descriptor: BorrowedFd<'_>,
     ) -> Poll<io::Result<()>> {
-        match &self.channel {
+        match &mut self.channel {
             Channel::Unix(socket) if self.layer.is_none() => {
                 socket::poll_send_descriptor(socket, cx, descriptor)
             }

@@ -19,6 +19,7 @@ use super::clients::ClientGuard;
 use super::connection;
 use super::context::Context;
 use super::peercred::Peer;
+use super::socket::UnixSocket;
 use super::transport::Channel;
 use crate::policy::facts::ClientFacts;
 use crate::policy::model::Listener;
@@ -266,7 +267,7 @@ async fn arrive(
                 });
             }
             Ok((
-                Channel::Unix(tokio::net::UnixStream::from_std(conn)?),
+                Channel::Unix(UnixSocket::new(conn.into())?),
                 facts,
             ))
         }
