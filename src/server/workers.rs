@@ -18,6 +18,7 @@ use super::auth::handshake::{self, HandshakeError};
 use super::clients::ClientGuard;
 use super::connection;
 use super::context::Context;
+use super::names::Unknown;
 use super::peercred::Peer;
 use super::socket::UnixSocket;
 use super::transport::Channel;
@@ -266,10 +267,7 @@ async fn arrive(
                     mode,
                 });
             }
-            Ok((
-                Channel::Unix(UnixSocket::new(conn.into())?),
-                facts,
-            ))
+            Ok((Channel::Unix(UnixSocket::new(conn.into())?), facts))
         }
         Conn::Tcp(conn) => handshake::arrive(conn, listener, &ctx.certificates).await,
     }
@@ -281,9 +279,14 @@ async fn gather(
     ctx: &Arc<Context>,
 ) -> io::Result<ClientFacts> {
     let peer = Peer::of(conn)?;
-    let ctx = Arc::clone(ctx);
-    let look_up = tokio::task::spawn_blocking(move || peer.facts(&ctx.names));
-    let unix = tokio::time::timeout(LOOKUP_DEADLINE, look_up).await???;
+    let unix = match peer.facts(&ctx.names, Unknown::Refuse) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let ctx = Arc::clone(ctx);
+            let look_up = tokio::task::spawn_blocking(move || peer.facts(&ctx.names, Unknown::Ask));
+            tokio::time::timeout(LOOKUP_DEADLINE, look_up).await???
+        }
+        remembered => remembered?,
+    };
     Ok(ClientFacts {
         listener: Arc::clone(&listener.name),
         readonly: listener.readonly,
