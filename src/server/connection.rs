@@ -14,45 +14,80 @@ use crate::policy::facts::{ClientFacts, X509Facts};
 use crate::policy::model::{self, Listener};
 use crate::session::{Auth, Session, Setup};
 
-/// Serves one client until it leaves or the daemon drains. Runs as one task on a worker. `waiting`
-/// is its place among those that have not proven who they are.
-///
-/// It is closed early when its certificate is revoked.
-pub(crate) async fn serve(
-    channel: Channel,
-    facts: ClientFacts,
-    waiting: Option<Waiting>,
+/// A client that has arrived.
+pub(crate) struct Client {
+    transport: Transport,
+    session: Session,
+    unproven: Option<Unproven>,
     listener: Arc<Listener>,
-    ctx: Arc<Context>,
-) {
-    tracing::debug!(?facts, "client connected");
-    let Ok(way) = way_to_prove(&channel, &facts, &listener, &ctx) else {
-        tracing::error!(
-            listener = &*listener.name,
-            "client refused: the listener has no way to authenticate in force"
-        );
-        return;
-    };
-    let transport = Transport::new(channel);
-    let authenticator = way.map(|way| Authenticator::new(way, transport.over()));
-    let auth = authenticator
-        .as_ref()
-        .map_or(Auth::None, |authenticator| authenticator.auth(&facts));
-    let unproven = authenticator.zip(waiting);
-    let x509 = facts.x509.clone();
-    let setup = Setup {
-        facts: Arc::new(facts),
-        keepalive: listener.keepalive,
-        descriptors: transport.carries_descriptors(),
-        auth,
-        auth_timeout: listener.auth_timeout,
-    };
-    let session = Session::new(setup, Instant::now());
-    let unproven = unproven.map(|(authenticator, waiting)| Unproven::new(authenticator, waiting));
+}
+
+impl Client {
+    /// A client about whom `facts` are known so far. `waiting` is its place among those that have
+    /// not proven who they are. `None`, with a word in the log, if there is no means in force by
+    /// which it could prove it.
+    pub(crate) fn new(
+        channel: Channel,
+        facts: ClientFacts,
+        waiting: Option<Waiting>,
+        listener: Arc<Listener>,
+        ctx: &Context,
+    ) -> Option<Self> {
+        tracing::debug!(?facts, "client connected");
+        let Ok(way) = way_to_prove(&channel, &facts, &listener, ctx) else {
+            tracing::error!(
+                listener = &*listener.name,
+                "client refused: the listener has no way to authenticate in force"
+            );
+            return None;
+        };
+        let transport = Transport::new(channel);
+        let authenticator = way.map(|way| Authenticator::new(way, transport.over()));
+        let auth = authenticator
+            .as_ref()
+            .map_or(Auth::None, |authenticator| authenticator.auth(&facts));
+        let unproven = authenticator.zip(waiting);
+        let setup = Setup {
+            facts: Arc::new(facts),
+            keepalive: listener.keepalive,
+            descriptors: transport.carries_descriptors(),
+            auth,
+            auth_timeout: listener.auth_timeout,
+        };
+        Some(Self {
+            transport,
+            session: Session::new(setup, Instant::now()),
+            unproven: unproven
+                .map(|(authenticator, waiting)| Unproven::new(authenticator, waiting)),
+            listener,
+        })
+    }
+
+    /// Serves it until it leaves or the daemon drains. It is closed early when its certificate is
+    /// revoked.
+    pub(crate) async fn serve(self: Box<Self>, ctx: &Context) {
+        let listener = Arc::clone(&self.listener);
+        let arrived = Arc::clone(self.session.facts());
+        let pump = self.pump(ctx);
+        match &arrived.x509 {
+            None => pump.await,
+            // In a box, so that it costs nothing where there is no certificate.
+            Some(x509) => Box::pin(until_revoked(pump, x509, &listener, ctx)).await,
+        }
+    }
+
+    /// In a box of its own, so that it is not held twice while it is made.
+    fn pump(self, ctx: &Context) -> Box<Pump<'_>> {
+        Box::new(Pump::new(self.transport, self.session, self.unproven, ctx))
+    }
+}
+
+/// Serves a client with a certificate.
+async fn until_revoked(pump: Box<Pump<'_>>, x509: &X509Facts, listener: &Listener, ctx: &Context) {
     tokio::select! {
-        () = Pump::new(transport, session, unproven, &ctx) => {}
-        () = ctx.certificates.revoked(x509.as_ref()) => {
-            let X509Facts { dn, serial, .. } = x509.unwrap_or_default();
+        () = pump => {}
+        () = ctx.certificates.revoked(Some(x509)) => {
+            let X509Facts { dn, serial, .. } = x509;
             tracing::warn!(
                 dn,
                 serial,

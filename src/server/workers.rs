@@ -16,7 +16,7 @@ use super::accept::Served;
 use super::access::Access;
 use super::auth::handshake::{self, HandshakeError};
 use super::clients::ClientGuard;
-use super::connection;
+use super::connection::Client;
 use super::context::Context;
 use super::names::Unknown;
 use super::peercred::Peer;
@@ -210,7 +210,11 @@ fn work(
                 } => {
                     let ctx = Arc::clone(ctx);
                     tokio::task::spawn_local(async move {
-                        attend(conn, served, ctx).await;
+                        // In a box of its own: what it takes to arrive is large and soon over.
+                        let client = Box::pin(attend(conn, served, &ctx)).await;
+                        if let Some(client) = client {
+                            client.serve(&ctx).await;
+                        }
                         drop((guard, load));
                     });
                 }
@@ -222,8 +226,8 @@ fn work(
     runtime.shutdown_background();
 }
 
-/// Finds out who the client is, then serves it.
-async fn attend(conn: Conn, served: Served, ctx: Arc<Context>) {
+/// Finds out who the client is; `None` if it is not to be served.
+async fn attend(conn: Conn, served: Served, ctx: &Arc<Context>) -> Option<Box<Client>> {
     let Served { listener, admits } = served;
     let waiting = ctx.unauthenticated.enter(&listener);
     let pushed_out = async {
@@ -235,16 +239,17 @@ async fn attend(conn: Conn, served: Served, ctx: Arc<Context>) {
     let peer = conn.peer();
     let listener_name = &*listener.name;
     let arrived = tokio::select! {
-        arrived = arrive(conn, &listener, admits, &ctx) => arrived,
+        arrived = arrive(conn, &listener, admits, ctx) => arrived,
         () = pushed_out => {
             tracing::info!(peer, listener = listener_name, "client closed: too many are not authenticated");
-            return;
+            return None;
         }
     };
     match arrived {
-        Ok((channel, facts)) => connection::serve(channel, facts, waiting, listener, ctx).await,
+        Ok((channel, facts)) => Client::new(channel, facts, waiting, listener, ctx).map(Box::new),
         Err(error) => {
             tracing::warn!(%error, peer, listener = listener_name, "client refused");
+            None
         }
     }
 }
