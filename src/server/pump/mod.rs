@@ -6,6 +6,14 @@
 //! directions. It is a hand-written future because each direction must go on while the other waits,
 //! on the same state.
 
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+mod allocations;
 mod proof;
 
 use std::future::Future;
