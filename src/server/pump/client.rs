@@ -10,7 +10,7 @@ use crate::session::{Peer, Verdict};
 impl Pump<'_> {
     pub(super) fn move_from_client(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut moved = false;
-        while self.end == End::Open {
+        while self.end == End::Open && self.turn > 0 {
             moved |= self.write_to_upstream(cx);
             moved |= self.perform_actions();
             if self.owed() > OUTBOX || self.is_securing() {
@@ -59,7 +59,8 @@ impl Pump<'_> {
             return false;
         }
         let generation = self.shared.policy.peek();
-        loop {
+        while self.turn > 0 {
+            self.turn -= 1;
             let cap = self.session.client_frame_cap();
             let (skip, claimed) = (client.decided.bytes(), client.decided.descriptors());
             let frame = match client.inbox.frame(skip, claimed, cap) {
@@ -85,6 +86,7 @@ impl Pump<'_> {
                 return true;
             }
         }
+        decided
     }
 
     /// Writes what was decided about the client's frames.

@@ -14,6 +14,8 @@
 mod client;
 mod clock;
 mod proof;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 use std::future::Future;
@@ -35,6 +37,10 @@ use upstream::{Upstream, open};
 /// that asks and never listens costs this much.
 const OUTBOX: usize = 256 * 1024;
 
+/// Frames that are decided on before the other connections of the thread have their turn. A client
+/// whose every frame is dropped or answered here is bounded by nothing else.
+const TURN: usize = 1024;
+
 /// A client connection and its upstream.
 pub(super) struct Pump<'a> {
     session: Session,
@@ -52,6 +58,8 @@ pub(super) struct Pump<'a> {
     held: bool,
     /// The session knows that the client sends no more.
     eof_told: bool,
+    /// Frames that are left of this turn.
+    turn: usize,
 }
 
 /// How far the client's connection has come to its end.
@@ -88,12 +96,14 @@ impl<'a> Pump<'a> {
             end: End::Open,
             held: false,
             eof_told: false,
+            turn: TURN,
         }
     }
 
-    /// Goes on until nothing moves.
+    /// Goes on until nothing moves, or the turn is over.
     fn advance(&mut self, cx: &mut Context<'_>) {
         let now = Instant::now();
+        self.turn = TURN;
         if self
             .drain
             .as_mut()
@@ -112,6 +122,10 @@ impl<'a> Pump<'a> {
             moved |= self.poll_timer(cx);
             self.poll_glance(cx);
             if !moved || self.end == End::Closed {
+                return;
+            }
+            if self.turn == 0 {
+                cx.waker().wake_by_ref();
                 return;
             }
         }

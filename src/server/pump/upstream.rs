@@ -67,7 +67,10 @@ impl Pump<'_> {
                 self.retire_upstream();
                 return true;
             }
-            if decide_upstream(upstream, &mut self.session, now) {
+            if self.turn == 0 {
+                return moved;
+            }
+            if decide_upstream(upstream, &mut self.session, &mut self.turn, now) {
                 moved = true;
                 continue;
             }
@@ -129,10 +132,16 @@ pub(super) fn open(upstream: &mut Option<Upstream>, id: UpstreamId) -> Option<&m
 }
 
 /// Offers the upstream's frames to the session. Returns whether anything was decided.
-fn decide_upstream(upstream: &mut Upstream, session: &mut Session, now: Instant) -> bool {
+fn decide_upstream(
+    upstream: &mut Upstream,
+    session: &mut Session,
+    turn: &mut usize,
+    now: Instant,
+) -> bool {
     let Upstream { id, side, gone, .. } = upstream;
     let mut decided = false;
-    loop {
+    while *turn > 0 {
+        *turn -= 1;
         let (skip, claimed) = (side.decided.bytes(), side.decided.descriptors());
         let frame = match side.inbox.frame(skip, claimed, limits::FRAME_MAX) {
             Ok(Some(frame)) => frame,
@@ -152,4 +161,5 @@ fn decide_upstream(upstream: &mut Upstream, session: &mut Session, now: Instant)
         side.decided.push(to, &frame);
         decided = true;
     }
+    decided
 }
