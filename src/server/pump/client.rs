@@ -55,7 +55,7 @@ impl Pump<'_> {
     fn decide_client(&mut self, now: Instant) -> bool {
         let (mut decided, client) = (false, &mut self.client);
         self.held = false;
-        if client.inbox.len() == client.decided.bytes() {
+        if client.inbox.holds_just(&client.decided) {
             return false;
         }
         let generation = self.shared.policy.peek();
