@@ -24,4 +24,5 @@ mod routing;
 mod selftest;
 mod streams;
 mod support;
+mod tls;
 mod virsh;

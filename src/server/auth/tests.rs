@@ -272,6 +272,21 @@ fn chains_and_purposes_are_checked() {
 }
 
 #[test]
+fn what_libvirts_clients_refuse_is_warned_of() {
+    let site = Site::new();
+    let mut server = params("server", 1);
+    server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    site.server(server.clone());
+    let (loaded, findings) = site.load("");
+    assert!(loaded.is_some());
+    assert_eq!(findings.len(), 1);
+    assert!(findings[0].message.contains("clients may refuse it"));
+    server.key_usages.push(KeyUsagePurpose::KeyEncipherment);
+    site.server(server);
+    assert_eq!(site.load("").1, []);
+}
+
+#[test]
 fn a_key_for_everyone_and_an_old_list_are_warned_of() {
     use std::os::unix::fs::PermissionsExt;
     let site = Site::new();

@@ -15,6 +15,7 @@ pub(crate) mod fake_upstream;
 pub(crate) mod guest;
 pub(crate) mod libvirtd;
 pub(crate) mod notify;
+pub(crate) mod pki;
 pub(crate) mod policy;
 pub(crate) mod process;
 pub(crate) mod proxy;
