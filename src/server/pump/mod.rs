@@ -169,7 +169,7 @@ impl<'a> Pump<'a> {
                 | Action::Sasl(_)
                 | Action::Secure
                 | Action::Authenticated
-                | Action::AuthenticationFailed => self.prove(action),
+                | Action::AuthenticationFailed(_) => self.prove(action),
                 Action::Close if self.end == End::Open => self.end = End::Flushing,
                 Action::Close => {}
                 Action::Abort => self.end = End::Closed,
