@@ -9,6 +9,7 @@ use std::thread;
 
 use rustix::process::Signal;
 
+use crate::support::fake_upstream::{FakeUpstream, Next};
 use crate::support::libvirtd::Libvirtd;
 use crate::support::pki::{Pki, free_port};
 use crate::support::policy::CONNECT;
@@ -16,6 +17,9 @@ use crate::support::process::{Output, Process, command};
 use crate::support::proxy::{Proxy, ProxyBuilder};
 use crate::support::scripts::HALTED_DOWNLOADS;
 use crate::support::tool::{python, virsh};
+use crate::support::wait::eventually;
+use crate::support::wire::{Frame, procedure};
+use crate::support::xdr::Writer;
 
 /// The proxy with certificates, and addresses that were free a moment ago.
 struct Scene {
@@ -161,6 +165,47 @@ fn a_volume_of_64_mib_goes_up_and_comes_down_unchanged_by_either_version_of_tls(
     }
 }
 
+/// libvirt's client takes one frame at a time from GnuTLS and then waits for the socket, so that what
+/// else was in the same record would lie there until more comes.
+#[test]
+fn a_reply_that_comes_together_with_an_event_is_not_kept_waiting() {
+    const DOMAIN_EVENT_LIFECYCLE: i32 = 107;
+    let daemon = FakeUpstream::scripted(|stream, frame| {
+        if frame.procedure != procedure::CONNECT_GET_HOSTNAME {
+            return Next::Standard;
+        }
+        let domain = Writer::new().string("guest").u64(0).u64(0).i32(-1);
+        let event = Frame::event(DOMAIN_EVENT_LIFECYCLE, domain.i32(0).i32(0).end());
+        let reply = frame.reply(Writer::new().string("the-daemon").end());
+        let together = [event.encode(), event.encode(), reply.encode()].concat();
+        stream.send_bytes(&together).unwrap();
+        Next::Done
+    });
+    let scene = Scene::start(nothing_more, |dir, ports| {
+        let socket = daemon.socket().display().to_string();
+        // A ping would free it.
+        tls_listener(dir, ports, "", "    keepalive: { interval: never }\n")
+            + &format!(
+                "upstreams:\n  daemon: {{ unix: \"{socket}\", {CONNECT} }}
+routes:\n  - {{ uri: \"test:///default\", upstream: daemon }}\n"
+            )
+    });
+    for version in ["1.2", "1.3"] {
+        let priority = format!("&tls_priority=NORMAL:-VERS-ALL:%2BVERS-TLS{version}");
+        let uri = scene.uri(
+            "test:///default",
+            "ci",
+            "localhost",
+            scene.ports[0],
+            &priority,
+        );
+        assert_eq!(
+            virsh(&uri, &["-k0", "hostname"]).run().ok().trim(),
+            "the-daemon"
+        );
+    }
+}
+
 #[test]
 fn fifty_streaming_clients_do_not_feel_a_new_certificate_and_the_next_one_sees_it() {
     let daemon = Libvirtd::start();
@@ -202,7 +247,7 @@ fn fifty_streaming_clients_do_not_feel_a_new_certificate_and_the_next_one_sees_i
         .unwrap();
     }
     let renewed = scene.pki.describe("server");
-    crate::support::wait::eventually("the new one is shown", || {
+    eventually("the new one is shown", || {
         scene.shown() != before && renewed.contains("Subject: CN=localhost")
     });
     clients.signal(Signal::USR1);
