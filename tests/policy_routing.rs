@@ -171,7 +171,6 @@ fn what_the_file_says_is_what_is_compiled() {
             mechanisms: vec![Mechanism::External, Mechanism::Gssapi],
             passwords: None,
             external_user: ExternalUser::Dn,
-            keytab: Some("/run/user/7/tab".into()),
             min_ssf: 256,
         })
     );

@@ -176,8 +176,6 @@ pub(super) struct Sasl {
     pub(super) passwords: Option<FilePath>,
     /// What of the client's certificate is the user of EXTERNAL. Default: cn.
     pub(super) external_user: Option<ExternalUser>,
-    /// File with the Kerberos keys of the service, for GSSAPI. Default: Kerberos' own.
-    pub(super) keytab: Option<FilePath>,
     /// Strength, in bits of a key, of the security layer that GSSAPI puts around a connection
     /// without TLS. Default: 56.
     #[schemars(range(min = 56, max = 256))]
@@ -199,7 +197,8 @@ pub(super) enum Mechanism {
     /// The client's certificate.
     #[serde(rename = "EXTERNAL")]
     External,
-    /// Kerberos.
+    /// Kerberos. The keys of the service are in Kerberos' own keytab, or in the one that KRB5_KTNAME
+    /// names in the daemon's environment.
     #[serde(rename = "GSSAPI")]
     Gssapi,
 }

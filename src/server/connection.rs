@@ -25,7 +25,7 @@ pub(crate) async fn serve(
     listener: Arc<Listener>,
     ctx: Arc<Context>,
 ) {
-    tracing::debug!(?facts, "client connected");
+    tracing::debug!(listener = &*listener.name, client = %facts, "client connected");
     let Ok(way) = way_to_prove(&channel, &facts, &listener, &ctx) else {
         tracing::error!(
             listener = &*listener.name,
@@ -82,7 +82,7 @@ fn way_to_prove(
             Ok(None)
         }
         (model::Auth::Polkit, Channel::Unix(socket)) => Ok(Some(Way::Polkit {
-            polkit: ctx.polkit.clone(),
+            polkit: ctx.polkit.clone().within(listener.auth_timeout),
             pidfd: getsockopt(socket, sockopt::PeerPidfd).ok(),
         })),
         (model::Auth::Polkit, _) => Err(NoWay),

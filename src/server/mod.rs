@@ -58,16 +58,10 @@ mod transport;
 mod upstream;
 mod workers;
 
-use crate::policy::store::Store;
-use auth::certificates::CertificateStore;
-use auth::polkit::Polkit;
-use auth::unauthenticated::Unauthenticated;
-use clients::Clients;
-use context::{Context, UnauthenticatedByKind};
-use drain::{Drain, Drained};
+use context::Context;
+use drain::Drained;
 use file_watch::FileWatch;
 use listeners::Listeners;
-use names::Names;
 use notify::Notifier;
 use reload::{Candidate, Cause, LoadError, Reloader};
 use renewal::Renewal;
@@ -230,20 +224,8 @@ impl Daemon {
             groups,
             certificates,
         } = candidate;
-        let max_unauthenticated = policy.daemon.max_unauthenticated;
         let count = policy.daemon.workers.unwrap_or_else(available_cores);
-        let ctx = Arc::new(Context {
-            clients: Clients::new(policy.daemon.max_clients),
-            policy: Store::new(origin, policy),
-            drain: Drain::new(),
-            names: Names::default(),
-            polkit: Polkit::new(auth::polkit::Settings::default()),
-            certificates: CertificateStore::new(certificates),
-            unauthenticated: UnauthenticatedByKind {
-                local: Unauthenticated::new(max_unauthenticated),
-                remote: Unauthenticated::new(max_unauthenticated),
-            },
-        });
+        let ctx = Arc::new(Context::new(origin, policy, certificates));
         let workers = Arc::new(Workers::start(count, &ctx)?);
         let mut listeners = Listeners::new(Arc::clone(&ctx), Arc::clone(&workers), inherited)?;
         let stage = listeners.stage(&ctx.policy.load().policy, &groups)?;

@@ -142,7 +142,7 @@ impl Session {
             Routed::NoRoute => VecDeque::new(),
         };
         let Some(target) = targets.pop_front() else {
-            tracing::info!(uri, ?facts, "no route");
+            tracing::info!(uri, listener = &*facts.listener, client = %facts, "no route");
             self.refuse(call, &Fault::no_connection(uri));
             return;
         };

@@ -261,7 +261,6 @@ impl Compiler<'_, '_> {
             }
         }
         let passwords = given.and_then(|sasl| sasl.passwords.as_ref());
-        let keytab = given.and_then(|sasl| sasl.keytab.as_ref());
         let external_user = given.and_then(|sasl| sasl.external_user);
         let min_ssf = given.and_then(|sasl| sasl.min_ssf);
         let by_password = mechanisms.iter().any(|mechanism| mechanism.has_passwords());
@@ -274,7 +273,6 @@ impl Compiler<'_, '_> {
                 by_password,
                 "a mechanism with passwords",
             ),
-            ("keytab", keytab.is_some(), gssapi, "GSSAPI"),
             ("min_ssf", min_ssf.is_some(), gssapi, "GSSAPI"),
             (
                 "external_user",
@@ -304,18 +302,17 @@ impl Compiler<'_, '_> {
             );
             return None;
         }
-        let mut path = |path: Option<&raw::FilePath>, key: &str| match path {
-            None => Some(None),
-            Some(path) => self.file_path(path, &at.key(key)).map(Some),
+        let passwords = match passwords {
+            None => None,
+            Some(path) => Some(self.file_path(path, &at.key("passwords"))?),
         };
         Some(Sasl {
             mechanisms,
-            passwords: path(passwords, "passwords")?,
+            passwords,
             external_user: match external_user {
                 None | Some(raw::ExternalUser::Cn) => ExternalUser::Cn,
                 Some(raw::ExternalUser::Dn) => ExternalUser::Dn,
             },
-            keytab: path(keytab, "keytab")?,
             min_ssf: min_ssf.unwrap_or(DEFAULT_MIN_SSF),
         })
     }

@@ -137,10 +137,7 @@ impl Authenticator {
                 self.asking = None;
                 Poll::Ready(Answer::Sasl(match stepped {
                     Ok((exchange, outcome)) => self.progress(exchange, outcome),
-                    Err(error) => {
-                        tracing::error!(%error, "a SASL exchange did not end");
-                        SaslProgress::Failed
-                    }
+                    Err(error) => SaslProgress::Failed(format!("the exchange broke off: {error}")),
                 }))
             }
             Some(Asking::Waiting(_)) | None => Poll::Pending,
@@ -169,10 +166,7 @@ impl Authenticator {
                     secured,
                 }
             }
-            Outcome::Failed(failure) => {
-                tracing::info!(%failure, "SASL");
-                SaslProgress::Failed
-            }
+            Outcome::Failed(failure) => SaslProgress::Failed(failure.to_string()),
         }
     }
 
