@@ -9,7 +9,7 @@
 //! - `peercred`, `names`: who a client is.
 //! - `auth`: who a client is, where that takes a dialogue.
 //! - `pump`, `side`, `inbox`, `outbox`: bytes between two connections and a session.
-//! - `transport`, `socket`, `security_layer`: what a connection is made of.
+//! - `transport`, `socket`, `tls_channel`, `security_layer`: what a connection is made of.
 //! - `upstream`: dialling a driver daemon.
 //! - `reload`, `renewal`, `file_watch`: the policy file and certificates, read again.
 //! - `drain`, `notify`, `daemonize`, `pid_file`, `logging`, `paths`: a daemon's manners.
@@ -53,6 +53,7 @@ mod side;
 mod socket;
 mod socket_file;
 mod tcp_socket;
+mod tls_channel;
 mod transport;
 mod upstream;
 mod workers;

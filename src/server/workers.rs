@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nix::sys::socket::{getsockopt, sockopt};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -15,6 +16,7 @@ use tokio::task::LocalSet;
 use super::accept::Served;
 use super::access::Access;
 use super::auth::handshake::{self, HandshakeError};
+use super::auth::unauthenticated::Origin;
 use super::clients::ClientGuard;
 use super::connection;
 use super::context::Context;
@@ -79,6 +81,17 @@ impl Conn {
                 Err(_) => "gone".to_owned(),
             },
         }
+    }
+
+    /// Whom it is counted with until it has proven who it is.
+    fn origin(&self) -> Origin {
+        let origin = match self {
+            Self::Unix(conn) => getsockopt(conn, sockopt::PeerCredentials)
+                .ok()
+                .map(|peer| Origin::User(peer.uid())),
+            Self::Tcp(conn) => conn.peer_addr().ok().map(|peer| peer.ip().into()),
+        };
+        origin.unwrap_or(Origin::Gone)
     }
 }
 
@@ -223,7 +236,7 @@ fn work(
 /// Finds out who the client is, then serves it.
 async fn attend(conn: Conn, served: Served, ctx: Arc<Context>) {
     let Served { listener, admits } = served;
-    let waiting = ctx.unauthenticated.enter(&listener);
+    let waiting = ctx.unauthenticated.enter(&listener, conn.origin());
     let pushed_out = async {
         match &waiting {
             Some(waiting) => waiting.pushed_out().await,

@@ -20,6 +20,7 @@ mod keepalive;
 mod leaks;
 mod python;
 mod reload;
+mod remote;
 mod routing;
 mod selftest;
 mod streams;
