@@ -6,7 +6,7 @@
 //! - `accept`, `activation`, `listeners`, `socket_file`, `tcp_socket`, `lockfile`: the
 //!   listening sockets.
 //! - `clients`, `context`, `workers`, `connection`: the clients, from accept to close.
-//! - `peercred`, `names`: who a client is.
+//! - `peercred`, `names`, `lookups`: who a client is.
 //! - `auth`: who a client is, where that takes a dialogue.
 //! - `pump`, `side`, `inbox`, `outbox`: bytes between two connections and a session.
 //! - `transport`, `socket`, `security_layer`: what a connection is made of.
@@ -38,6 +38,7 @@ mod inbox;
 mod listeners;
 mod lockfile;
 mod logging;
+mod lookups;
 mod names;
 mod notify;
 mod outbox;
