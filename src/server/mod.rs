@@ -62,6 +62,7 @@ use drain::Drained;
 use file_watch::FileWatch;
 use listeners::Listeners;
 use notify::Notifier;
+use pid_file::PidFile;
 use reload::{Candidate, Cause, LoadError, Reloader};
 use renewal::Renewal;
 use workers::Workers;
@@ -133,17 +134,16 @@ fn start(options: Options) -> Result<(), Cannot> {
     }
     logging::init(options.verbose, options.background);
     raise_descriptor_limit();
-    let _pid_file = options
-        .pid_file
-        .as_deref()
-        .map(pid_file::write)
-        .transpose()?;
     let (reloader, candidate) = Reloader::first(Source::new(options.config))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let result = runtime.block_on(async {
-        let (daemon, signals) = Daemon::start(reloader, candidate, inherited)?;
+        // Before anybody can learn our pid: a signal must not kill us from here on.
+        let signals = Signals::install()?;
+        let pid_file = options.pid_file.as_deref();
+        let _pid_file = pid_file.map(PidFile::write).transpose()?;
+        let daemon = Daemon::start(reloader, candidate, inherited)?;
         if options.background {
             daemonize::ready()?;
         }
@@ -214,9 +214,7 @@ impl Daemon {
         reloader: Reloader,
         candidate: Candidate,
         inherited: Vec<activation::Inherited>,
-    ) -> Result<(Self, Signals), Cannot> {
-        // Before anybody can learn our pid: a signal must not kill us from here on.
-        let signals = Signals::install()?;
+    ) -> Result<Self, Cannot> {
         let Candidate {
             origin,
             policy,
@@ -245,7 +243,7 @@ impl Daemon {
         daemon.status = daemon.describe();
         tracing::info!("ready: {}", daemon.status);
         daemon.notifier.ready(&daemon.status);
-        Ok((daemon, signals))
+        Ok(daemon)
     }
 
     async fn run(mut self, mut signals: Signals, idle_timeout: Option<Duration>) {
