@@ -20,16 +20,15 @@ use super::auth::unauthenticated::Origin;
 use super::clients::ClientGuard;
 use super::connection;
 use super::context::Context;
+use super::lookups;
 use super::peercred::Peer;
 use super::transport::Channel;
 use crate::policy::facts::ClientFacts;
 use crate::policy::model::Listener;
 
-/// Threads on which a worker asks the user database; a stuck directory server holds up only
-/// clients whose names are not yet known.
-const LOOKUP_THREADS: usize = 8;
-/// How long a client may have to wait for its names before it is refused.
-const LOOKUP_DEADLINE: Duration = Duration::from_secs(10);
+/// Threads of a worker for what blocks: as many as questions to the user database can take, and as
+/// many again for the passwords of clients that know nothing of those.
+const BLOCKING_THREADS: usize = 2 * lookups::AT_ONCE;
 
 /// How long the end of the daemon waits for its threads.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -177,7 +176,7 @@ impl Worker {
     fn start(index: usize, ctx: Arc<Context>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(LOOKUP_THREADS)
+            .max_blocking_threads(BLOCKING_THREADS)
             .build()?;
         let (jobs, queue) = unbounded_channel();
         let answered = Arc::new(AtomicU64::new(0));
@@ -293,9 +292,8 @@ async fn gather(
     ctx: &Arc<Context>,
 ) -> io::Result<ClientFacts> {
     let peer = Peer::of(conn)?;
-    let ctx = Arc::clone(ctx);
-    let look_up = tokio::task::spawn_blocking(move || peer.facts(&ctx.names));
-    let unix = tokio::time::timeout(LOOKUP_DEADLINE, look_up).await???;
+    let shared = Arc::clone(ctx);
+    let unix = ctx.lookups.run(move || peer.facts(&shared.names)).await?;
     Ok(ClientFacts {
         listener: Arc::clone(&listener.name),
         readonly: listener.readonly,
