@@ -3,7 +3,7 @@
 # What the demonstration needs, and what the tests need beside it.
 DEMO_PACKAGES = libvirt-daemon libvirt-clients
 TEST_PACKAGES = $(DEMO_PACKAGES) libvirt-daemon-driver-qemu python3-libvirt qemu-system-x86 \
-                qemu-utils systemd procps libsasl2-modules
+                qemu-utils systemd procps libsasl2-modules gnutls-bin dbus-daemon polkitd
 # What the feature `gssapi` needs to build and to be tested.
 GSSAPI_PACKAGES = libkrb5-dev libclang-dev krb5-kdc krb5-admin-server krb5-user \
                   libsasl2-modules-gssapi-mit
@@ -28,6 +28,7 @@ test-gssapi:
 	./tests/install.sh $(TEST_PACKAGES) $(GSSAPI_PACKAGES)
 	cargo clippy --locked --all-targets --features gssapi -- -D warnings
 	cargo test --locked --features gssapi --lib --test sasl
+	cargo test --locked --features gssapi --test e2e kerberos::
 
 ## What a change must pass beside the tests.
 check:
