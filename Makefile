@@ -47,6 +47,7 @@ test-gssapi:
 	./tests/install.sh $(TEST_PACKAGES) $(GSSAPI_PACKAGES)
 	cargo clippy --locked --all-targets --features gssapi -- -D warnings
 	cargo test --locked --features gssapi --lib --test sasl
+	cargo test --locked --features gssapi --test e2e kerberos::
 
 ## What a change must pass beside the tests.
 check:

@@ -213,7 +213,7 @@ fn a_new_certificate_is_shown_and_a_broken_one_is_not() {
 
     scene.wait_for_log("ready");
     fs::write(scene.pki.path("server.key"), "rubbish").unwrap();
-    scene.wait_for_log("the certificates in force stay");
+    scene.wait_for_log("the certificates and passwords in force stay");
     assert_eq!(serial(shown()), before);
 
     fs::remove_file(scene.pki.path("server.key")).unwrap();
@@ -228,7 +228,7 @@ fn a_new_certificate_is_shown_and_a_broken_one_is_not() {
         fs::Permissions::from_mode(0o600),
     )
     .unwrap();
-    scene.wait_for_log("certificates read again");
+    scene.wait_for_log("certificates and passwords read again");
     assert_ne!(serial(shown()), before);
     assert_eq!(scene.list("localhost", Some("ci"), "").ok().trim(), "test");
 }
