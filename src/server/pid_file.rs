@@ -114,7 +114,7 @@ mod tests {
             Err(PidFileError::Held(held)) if held == path
         ));
         drop(held);
-        assert_eq!(names(path.parent().unwrap()), [PathBuf::new(); 0]);
+        assert_eq!(names(path.parent().unwrap()), Vec::<PathBuf>::new());
     }
 
     #[test]
