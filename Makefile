@@ -53,3 +53,5 @@ test-gssapi:
 check:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; \
+	else echo "cargo-deny is not installed: dependencies are not checked"; fi

@@ -71,10 +71,7 @@ mod tests {
 
         let descriptor = Arc::new(());
         let held = Arc::clone(&descriptor);
-        let waits = lookups.run(move || {
-            drop(held);
-            Ok(())
-        });
+        let waits = lookups.run(move || Ok(held));
         assert_eq!(waits.await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(Arc::strong_count(&descriptor), 1);
 

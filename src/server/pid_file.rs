@@ -114,7 +114,7 @@ mod tests {
             Err(PidFileError::Held(held)) if held == path
         ));
         drop(held);
-        assert!(names(path.parent().unwrap()).is_empty());
+        assert_eq!(names(path.parent().unwrap()), Vec::<PathBuf>::new());
     }
 
     #[test]

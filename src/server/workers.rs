@@ -120,13 +120,17 @@ impl Workers {
         self.workers.len()
     }
 
-    /// Gives a client to the worker with the fewest.
+    /// Gives a client to the worker with the fewest. One that has died has none, and would get all.
     pub(crate) fn serve(&self, conn: Conn, served: Served, guard: ClientGuard) {
         let least = self
             .workers
             .iter()
+            .filter(|worker| !worker.jobs.is_closed())
             .min_by_key(|worker| worker.load.load(Ordering::Relaxed));
-        let Some(worker) = least else { return };
+        let Some(worker) = least else {
+            tracing::error!("no worker thread is alive; a client was turned away");
+            return;
+        };
         worker.load.fetch_add(1, Ordering::Relaxed);
         let job = Job::Serve {
             conn,
@@ -135,7 +139,7 @@ impl Workers {
             load: LoadGuard(Arc::clone(&worker.load)),
         };
         if worker.jobs.send(job).is_err() {
-            tracing::error!("a worker thread has died; a client was turned away");
+            tracing::error!("a worker thread has just died; a client was turned away");
         }
     }
 
@@ -300,4 +304,59 @@ async fn gather(
         unix: Some(unix),
         ..ClientFacts::default()
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is the failed test")]
+mod tests {
+    use super::*;
+
+    fn served(listener: &Arc<Listener>) -> Served {
+        Served {
+            listener: Arc::clone(listener),
+            admits: None,
+        }
+    }
+    use crate::server::clients::Clients;
+
+    const POLICY: &str = "
+version: 1
+listeners: { main: { unix: /run/sock } }
+upstreams: { one: { unix: /run/one } }
+routes: [{ uri: \"*\", upstream: one }]
+";
+
+    fn worker() -> (Worker, UnboundedReceiver<Job>) {
+        let (jobs, queue) = unbounded_channel();
+        let (_, ended) = oneshot::channel();
+        let worker = Worker {
+            jobs,
+            load: Arc::default(),
+            answered: Arc::default(),
+            ended,
+        };
+        (worker, queue)
+    }
+
+    #[test]
+    fn a_dead_worker_gets_no_clients_and_the_others_share_them() {
+        let policy = crate::policy::load("f", POLICY, &|_| None).unwrap().policy;
+        let listener = policy.listeners.first().unwrap();
+        let clients = Clients::new(10);
+        let ((dead, gone), (first, mut one), (second, mut two)) = (worker(), worker(), worker());
+        drop(gone);
+        let workers = Workers {
+            workers: vec![dead, first, second],
+        };
+        for _ in 0..4 {
+            let (ours, _theirs) = UnixStream::pair().unwrap();
+            workers.serve(Conn::Unix(ours), served(listener), clients.enter());
+        }
+        assert_eq!((one.len(), two.len(), clients.live()), (2, 2, 4));
+        one.close();
+        two.close();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        workers.serve(Conn::Unix(ours), served(listener), clients.enter());
+        assert_eq!(clients.live(), 4);
+    }
 }

@@ -1,8 +1,8 @@
 //! The pump over a pair of sockets, polled by hand.
 
 #![allow(
-    clippy::indexing_slicing,
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     reason = "a failed unwrap is the failed test"
 )]
 
