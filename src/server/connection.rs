@@ -10,7 +10,7 @@ use super::auth::unauthenticated::Waiting;
 use super::context::Context;
 use super::pump::{Pump, Unproven};
 use super::transport::{Channel, Transport};
-use crate::policy::facts::{ClientFacts, X509Facts};
+use crate::policy::facts::ClientFacts;
 use crate::policy::model::{self, Listener};
 use crate::session::{Auth, Session, Setup};
 
@@ -33,13 +33,14 @@ pub(crate) async fn serve(
         );
         return;
     };
+    let chain = channel.client_chain();
     let transport = Transport::new(channel);
     let authenticator = way.map(|way| Authenticator::new(way, transport.over()));
     let auth = authenticator
         .as_ref()
         .map_or(Auth::None, |authenticator| authenticator.auth(&facts));
     let unproven = authenticator.zip(waiting);
-    let x509 = facts.x509.clone();
+    let dn = facts.x509.as_ref().map(|x509| x509.dn.clone());
     let setup = Setup {
         facts: Arc::new(facts),
         keepalive: listener.keepalive,
@@ -51,13 +52,12 @@ pub(crate) async fn serve(
     let unproven = unproven.map(|(authenticator, waiting)| Unproven::new(authenticator, waiting));
     tokio::select! {
         () = Pump::new(transport, session, unproven, &ctx) => {}
-        () = ctx.certificates.revoked(x509.as_ref()) => {
-            let X509Facts { dn, serial, .. } = x509.unwrap_or_default();
+        () = ctx.certificates.revoked(&chain), if !chain.is_empty() => {
             tracing::warn!(
                 dn,
-                serial,
+                serial = chain.first().map(|own| &*own.serial),
                 listener = &*listener.name,
-                "client closed: its certificate is revoked"
+                "client closed: its certificate is revoked, or its CA's"
             );
         }
     }

@@ -8,6 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
@@ -31,6 +32,15 @@ impl TlsChannel {
     /// The socket below.
     pub(super) fn socket(&self) -> &TcpStream {
         self.stream.get_ref().0
+    }
+
+    /// What the client sent in the handshake: its certificate, then those between it and a CA.
+    pub(super) fn client_chain(&self) -> &[CertificateDer<'static>] {
+        self.stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .unwrap_or_default()
     }
 
     pub(super) fn poll_recv(

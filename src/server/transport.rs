@@ -12,6 +12,7 @@ use rustix::net::{self, Shutdown};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::auth::authenticator::Over;
+use super::auth::certificates::CertificateId;
 use super::auth::sasl::SecurityLayer;
 use super::security_layer::Layered;
 use super::socket;
@@ -37,6 +38,17 @@ pub(crate) enum Channel {
 }
 
 impl Channel {
+    /// The certificates that the client showed by TLS, its own first; empty if it has none.
+    pub(super) fn client_chain(&self) -> Vec<CertificateId> {
+        match self {
+            Self::Unix(_) | Self::Tcp(_) => Vec::new(),
+            Self::Tls(channel) => {
+                let chain = channel.client_chain().iter();
+                chain.filter_map(|der| CertificateId::of(der)).collect()
+            }
+        }
+    }
+
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,

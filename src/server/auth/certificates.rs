@@ -9,12 +9,12 @@ use std::time::SystemTime;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
+pub(crate) use super::revocation::CertificateId;
 use super::revocation::Revoked;
 use super::sasl::SaslConfig;
 use super::sasl_files::{self, PasswordFiles};
 pub(crate) use super::tls::Finding;
 use super::tls::{self, Configured};
-use crate::policy::facts::X509Facts;
 use crate::policy::model::{Crl, Listener};
 use crate::policy::report::Severity;
 
@@ -69,9 +69,11 @@ impl Certificates {
         self.sasl.get(listener).map(Arc::clone)
     }
 
-    /// Whether some list of revoked certificates has this one.
-    pub(crate) fn is_revoked(&self, x509: &X509Facts) -> bool {
-        self.revoked.has(x509)
+    /// Whether some list of revoked certificates has one of these.
+    pub(crate) fn revokes(&self, chain: &[CertificateId]) -> bool {
+        chain
+            .iter()
+            .any(|certificate| self.revoked.has(certificate))
     }
 }
 
@@ -113,14 +115,12 @@ impl CertificateStore {
         self.0.send_replace(Arc::new(certificates));
     }
 
-    /// Waits until the certificate of an open connection is revoked, for ever if it has none.
-    /// What came into force since its handshake counts. Cancel-safe.
-    pub(crate) async fn revoked(&self, x509: Option<&X509Facts>) {
-        let Some(x509) = x509 else {
-            return std::future::pending().await;
-        };
+    /// Waits until one of the certificates that an open connection rests on is revoked: the client's
+    /// or that of a CA between it and ours. What came into force since the handshake counts.
+    /// Cancel-safe.
+    pub(crate) async fn revoked(&self, chain: &[CertificateId]) {
         let mut current = self.0.subscribe();
         // The sender is here, so this does not fail.
-        let _ = current.wait_for(|now| now.is_revoked(x509)).await;
+        let _ = current.wait_for(|now| now.revokes(chain)).await;
     }
 }
