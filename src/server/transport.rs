@@ -9,13 +9,13 @@ use std::task::{Context, Poll, ready};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{self, Shutdown};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 use super::auth::authenticator::Over;
 use super::auth::certificates::CertificateId;
 use super::auth::sasl::SecurityLayer;
 use super::security_layer::Layered;
-use super::socket;
+use super::socket::{self, UnixSocket};
 use super::tls_channel::TlsChannel;
 
 /// A connection. What is sent may lie in a layer until [`Transport::poll_flush`] is ready.
@@ -30,7 +30,7 @@ pub(super) struct Transport {
 #[derive(Debug)]
 pub(crate) enum Channel {
     /// A UNIX socket, the only one that carries descriptors.
-    Unix(UnixStream),
+    Unix(UnixSocket),
     /// Plain TCP.
     Tcp(TcpStream),
     /// TLS over TCP, after its handshake.
@@ -64,8 +64,8 @@ impl Channel {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Unix(socket) => socket::poll_send(socket, cx, bytes),
-            Self::Tcp(socket) => socket::poll_send(socket, cx, bytes),
+            Self::Unix(socket) => socket::poll_send_unix(socket, cx, bytes),
+            Self::Tcp(socket) => socket::poll_send_tcp(socket, cx, bytes),
             Self::Tls(channel) => channel.poll_send(cx, bytes),
         }
     }
@@ -99,7 +99,7 @@ impl Transport {
 
     /// Takes a connected, non-blocking UNIX socket.
     pub(super) fn unix(socket: StdUnixStream) -> io::Result<Self> {
-        Ok(Self::new(Channel::Unix(UnixStream::from_std(socket)?)))
+        Ok(Self::new(Channel::Unix(UnixSocket::new(socket.into())?)))
     }
 
     /// Puts a security layer over what is sent from now on, and over what is received behind
@@ -152,11 +152,11 @@ impl Transport {
 
     /// Sends one byte with one descriptor, as libvirt does for each descriptor of a frame.
     pub(super) fn poll_send_descriptor(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         descriptor: BorrowedFd<'_>,
     ) -> Poll<io::Result<()>> {
-        match &self.channel {
+        match &mut self.channel {
             Channel::Unix(socket) if self.layer.is_none() => {
                 socket::poll_send_descriptor(socket, cx, descriptor)
             }

@@ -18,10 +18,12 @@ use super::access::Access;
 use super::auth::handshake::{self, HandshakeError};
 use super::auth::unauthenticated::Origin;
 use super::clients::ClientGuard;
-use super::connection;
+use super::connection::Client;
 use super::context::Context;
 use super::lookups;
+use super::names::Unknown;
 use super::peercred::Peer;
+use super::socket::UnixSocket;
 use super::transport::Channel;
 use crate::policy::facts::ClientFacts;
 use crate::policy::model::Listener;
@@ -224,7 +226,11 @@ fn work(
                 } => {
                     let ctx = Arc::clone(ctx);
                     tokio::task::spawn_local(async move {
-                        attend(conn, served, ctx).await;
+                        // In a box of its own: what it takes to arrive is large and soon over.
+                        let client = Box::pin(attend(conn, served, &ctx)).await;
+                        if let Some(client) = client {
+                            client.serve(&ctx).await;
+                        }
                         drop((guard, load));
                     });
                 }
@@ -236,8 +242,8 @@ fn work(
     runtime.shutdown_background();
 }
 
-/// Finds out who the client is, then serves it.
-async fn attend(conn: Conn, served: Served, ctx: Arc<Context>) {
+/// Finds out who the client is; `None` if it is not to be served.
+async fn attend(conn: Conn, served: Served, ctx: &Arc<Context>) -> Option<Box<Client>> {
     let Served { listener, admits } = served;
     let waiting = ctx.unauthenticated.enter(&listener, conn.origin());
     let pushed_out = async {
@@ -249,16 +255,17 @@ async fn attend(conn: Conn, served: Served, ctx: Arc<Context>) {
     let peer = conn.peer();
     let listener_name = &*listener.name;
     let arrived = tokio::select! {
-        arrived = arrive(conn, &listener, admits, &ctx) => arrived,
+        arrived = arrive(conn, &listener, admits, ctx) => arrived,
         () = pushed_out => {
             tracing::info!(peer, listener = listener_name, "client closed: too many are not authenticated");
-            return;
+            return None;
         }
     };
     match arrived {
-        Ok((channel, facts)) => connection::serve(channel, facts, waiting, listener, ctx).await,
+        Ok((channel, facts)) => Client::new(channel, facts, waiting, listener, ctx).map(Box::new),
         Err(error) => {
             tracing::warn!(%error, peer, listener = listener_name, "client refused");
+            None
         }
     }
 }
@@ -281,10 +288,7 @@ async fn arrive(
                     mode,
                 });
             }
-            Ok((
-                Channel::Unix(tokio::net::UnixStream::from_std(conn)?),
-                facts,
-            ))
+            Ok((Channel::Unix(UnixSocket::new(conn.into())?), facts))
         }
         Conn::Tcp(conn) => handshake::arrive(conn, listener, &ctx.certificates).await,
     }
@@ -296,8 +300,14 @@ async fn gather(
     ctx: &Arc<Context>,
 ) -> io::Result<ClientFacts> {
     let peer = Peer::of(conn)?;
-    let shared = Arc::clone(ctx);
-    let unix = ctx.lookups.run(move || peer.facts(&shared.names)).await?;
+    let unix = match peer.facts(&ctx.names, Unknown::Refuse) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let shared = Arc::clone(ctx);
+            let ask = move || peer.facts(&shared.names, Unknown::Ask);
+            ctx.lookups.run(ask).await?
+        }
+        remembered => remembered?,
+    };
     Ok(ClientFacts {
         listener: Arc::clone(&listener.name),
         readonly: listener.readonly,
