@@ -74,7 +74,7 @@ fn defaults_are_libvirts() {
             drain: seconds(30),
             workers: None,
             max_clients: 5000,
-            max_unauthenticated: 20
+            max_unauthenticated: 500
         }
     );
     let listener = |name: &str, path: &str, mode, readonly| Listener {

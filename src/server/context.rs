@@ -6,6 +6,7 @@ use super::auth::polkit::{self, Polkit};
 use super::auth::unauthenticated::{Origin, Unauthenticated, Waiting};
 use super::clients::Clients;
 use super::drain::Drain;
+use super::lookups::Lookups;
 use super::names::Names;
 use crate::policy::model::{Auth, ListenAddress, Listener, Policy};
 use crate::policy::store::Store;
@@ -21,6 +22,8 @@ pub(crate) struct Context {
     pub(crate) clients: Clients,
     /// Names of user and group ids.
     pub(crate) names: Names,
+    /// Bounds the look-ups of those.
+    pub(crate) lookups: Lookups,
     /// Asks polkit about local clients.
     pub(crate) polkit: Polkit,
     /// The certificates and passwords in force.
@@ -38,6 +41,7 @@ impl Context {
             policy: Store::new(origin, policy),
             drain: Drain::new(),
             names: Names::default(),
+            lookups: Lookups::default(),
             polkit: Polkit::new(polkit::Settings::default()),
             certificates: CertificateStore::new(certificates),
             unauthenticated: UnauthenticatedByKind {

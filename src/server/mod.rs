@@ -6,7 +6,7 @@
 //! - `accept`, `access`, `activation`, `listeners`, `socket_file`, `tcp_socket`, `lockfile`: the
 //!   listening sockets.
 //! - `clients`, `context`, `workers`, `connection`: the clients, from accept to close.
-//! - `peercred`, `names`: who a client is.
+//! - `peercred`, `names`, `lookups`: who a client is.
 //! - `auth`: who a client is, where that takes a dialogue.
 //! - `pump`, `side`, `inbox`, `outbox`: bytes between two connections and a session.
 //! - `transport`, `socket`, `tls_channel`, `security_layer`: what a connection is made of.
@@ -39,6 +39,7 @@ mod inbox;
 mod listeners;
 mod lockfile;
 mod logging;
+mod lookups;
 mod names;
 mod notify;
 mod outbox;
@@ -63,6 +64,7 @@ use drain::Drained;
 use file_watch::FileWatch;
 use listeners::Listeners;
 use notify::Notifier;
+use pid_file::PidFile;
 use reload::{Candidate, Cause, LoadError, Reloader};
 use renewal::Renewal;
 use workers::Workers;
@@ -134,17 +136,16 @@ fn start(options: Options) -> Result<(), Cannot> {
     }
     logging::init(options.verbose, options.background);
     raise_descriptor_limit();
-    let _pid_file = options
-        .pid_file
-        .as_deref()
-        .map(pid_file::write)
-        .transpose()?;
     let (reloader, candidate) = Reloader::first(Source::new(options.config))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let result = runtime.block_on(async {
-        let (daemon, signals) = Daemon::start(reloader, candidate, inherited)?;
+        // Before anybody can learn our pid: a signal must not kill us from here on.
+        let signals = Signals::install()?;
+        let pid_file = options.pid_file.as_deref();
+        let _pid_file = pid_file.map(PidFile::write).transpose()?;
+        let daemon = Daemon::start(reloader, candidate, inherited)?;
         if options.background {
             daemonize::ready()?;
         }
@@ -215,9 +216,7 @@ impl Daemon {
         reloader: Reloader,
         candidate: Candidate,
         inherited: Vec<activation::Inherited>,
-    ) -> Result<(Self, Signals), Cannot> {
-        // Before anybody can learn our pid: a signal must not kill us from here on.
-        let signals = Signals::install()?;
+    ) -> Result<Self, Cannot> {
         let Candidate {
             origin,
             policy,
@@ -246,7 +245,7 @@ impl Daemon {
         daemon.status = daemon.describe();
         tracing::info!("ready: {}", daemon.status);
         daemon.notifier.ready(&daemon.status);
-        Ok((daemon, signals))
+        Ok(daemon)
     }
 
     async fn run(mut self, mut signals: Signals, idle_timeout: Option<Duration>) {

@@ -48,7 +48,7 @@ impl Renewal {
             match FileWatch::start(files.clone(), Arc::clone(&self.changed)) {
                 Ok(watch) => self.watch = Some(watch),
                 Err(error) => {
-                    tracing::error!(%error, "cannot watch the certificates; a change needs a SIGHUP");
+                    tracing::error!(%error, "cannot watch certificates and passwords; a change needs a SIGHUP");
                 }
             }
         }
@@ -104,9 +104,9 @@ impl Attempt {
         match self.certificates {
             Some(certificates) => {
                 ctx.certificates.swap(certificates);
-                tracing::info!("certificates read again");
+                tracing::info!("certificates and passwords read again");
             }
-            None => tracing::error!("the certificates in force stay"),
+            None => tracing::error!("the certificates and passwords in force stay"),
         }
     }
 }

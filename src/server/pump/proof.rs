@@ -52,7 +52,7 @@ impl Pump<'_> {
             Action::AuthenticationFailed(why) => {
                 let total = REFUSED.fetch_add(1, Ordering::Relaxed) + 1;
                 let listener = &*facts.listener;
-                tracing::warn!(listener, client = %facts, why, total, "authentication failed");
+                tracing::warn!(listener, why, total, client = %facts, "authentication failed");
             }
             Action::Authenticated if unproven.securing => unproven.place = None,
             Action::Authenticated => self.unproven = None,

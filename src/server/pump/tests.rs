@@ -1,6 +1,10 @@
 //! The pump over a pair of sockets, polled by hand.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is the failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failed unwrap is the failed test"
+)]
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
