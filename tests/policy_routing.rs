@@ -171,7 +171,7 @@ fn what_the_file_says_is_what_is_compiled() {
             mechanisms: vec![Mechanism::External, Mechanism::Gssapi],
             passwords: None,
             external_user: ExternalUser::Dn,
-            min_ssf: 256,
+            min_ssf: 128,
         })
     );
     assert_eq!(

@@ -177,8 +177,8 @@ pub(super) struct Sasl {
     /// What of the client's certificate is the user of EXTERNAL. Default: cn.
     pub(super) external_user: Option<ExternalUser>,
     /// Strength, in bits of a key, of the security layer that GSSAPI puts around a connection
-    /// without TLS. Default: 56.
-    #[schemars(range(min = 56, max = 256))]
+    /// without TLS. Kerberos' tokens promise 128 at the most. Default: 56.
+    #[schemars(range(min = 56, max = 128))]
     pub(super) min_ssf: Option<u16>,
 }
 

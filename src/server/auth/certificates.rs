@@ -1,7 +1,8 @@
 //! What all listeners authenticate by, TLS configurations and password files: built whole, swapped
 //! at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -24,6 +25,21 @@ pub(crate) struct Certificates {
     by_listener: HashMap<Arc<str>, Arc<ServerConfig>>,
     sasl: HashMap<Arc<str>, Arc<SaslConfig>>,
     revoked: Revoked,
+    stamps: Stamps,
+}
+
+/// What tells whether files have changed, of each that is there.
+type Stamps = BTreeMap<PathBuf, Option<(u64, u64, u64, i64, i64)>>;
+
+/// How the files of these listeners look now. Blocks.
+fn stamps(listeners: &[Arc<Listener>]) -> Stamps {
+    let stamp = |path: &PathBuf| {
+        let file = path.metadata().ok()?;
+        let changed = (file.ctime(), file.ctime_nsec());
+        Some((file.dev(), file.ino(), file.len(), changed.0, changed.1))
+    };
+    let files = files(listeners).into_iter();
+    files.map(|path| (path.clone(), stamp(&path))).collect()
 }
 
 impl Certificates {
@@ -34,7 +50,11 @@ impl Certificates {
         now: SystemTime,
         findings: &mut Vec<(Arc<str>, Finding)>,
     ) -> Option<Self> {
-        let mut certificates = Self::default();
+        // First: what changes from here on is noticed later.
+        let mut certificates = Self {
+            stamps: stamps(listeners),
+            ..Self::default()
+        };
         let mut password_files = PasswordFiles::default();
         for listener in listeners {
             let name = &listener.name;
@@ -57,6 +77,11 @@ impl Certificates {
             .iter()
             .any(|(_, found)| found.severity == Severity::Error);
         (!failed).then_some(certificates)
+    }
+
+    /// Whether the files are those that were read, as far as can be told from the outside. Blocks.
+    pub(crate) fn is_current(&self, listeners: &[Arc<Listener>]) -> bool {
+        self.stamps == stamps(listeners)
     }
 
     /// What handshakes on `listener` are made with; `None` if it has no TLS.
