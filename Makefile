@@ -47,8 +47,11 @@ test-gssapi:
 	./tests/install.sh $(TEST_PACKAGES) $(GSSAPI_PACKAGES)
 	cargo clippy --locked --all-targets --features gssapi -- -D warnings
 	cargo test --locked --features gssapi --lib --test sasl
+	cargo test --locked --features gssapi --test e2e kerberos::
 
 ## What a change must pass beside the tests.
 check:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; \
+	else echo "cargo-deny is not installed: dependencies are not checked"; fi

@@ -9,9 +9,9 @@
 
 mod shell;
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use shell::{Daemon, PROGRAM, Place, mode};
 
@@ -81,6 +81,33 @@ fn schema_prints_the_schema_that_is_shipped() {
     let output = run(&place, &["schema"]);
     let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/routes.schema.json");
     assert_eq!(text(&output.stdout), fs::read_to_string(shipped).unwrap());
+}
+
+#[test]
+fn a_reader_that_stops_is_no_failure_and_a_full_disk_is_one() {
+    let place = Place::new();
+    place.write_policy("drain: 1s", &[MAIN]);
+    let run = |arguments: &[&str], out: Stdio| {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).current_dir(place.path(""));
+        let output = command.stdout(out).output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    let explain = ["explain", "-f", "routes.yaml", "--uri", "nowhere:///"];
+    for (arguments, code) in [
+        (&["schema"][..], 0),
+        (&["check", "routes.yaml"], 0),
+        (&["check", "absent.yaml"], 2),
+        (&explain, 1),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(run(arguments, writer.into()), (Some(code), String::new()));
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let (code, message) = run(arguments, full.into());
+        assert_eq!(code, Some(1));
+        assert!(message.contains("No space left"), "{message}");
+    }
 }
 
 #[test]

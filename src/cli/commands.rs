@@ -1,6 +1,7 @@
 //! The commands about the policy file: check, schema, explain.
 
-use std::io::{self, IsTerminal};
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,10 +22,7 @@ pub(super) fn run(command: Command) -> ExitCode {
             deny_warnings,
         } => check(&file, format, deny_warnings),
         Command::Passwd(passwd) => passwd.run(),
-        Command::Schema => {
-            print!("{}", policy::schema());
-            ExitCode::SUCCESS
-        }
+        Command::Schema => show(policy::schema(), ExitCode::SUCCESS),
         Command::Explain {
             uri,
             client,
@@ -46,8 +44,7 @@ fn check(file: &Path, format: Format, deny_warnings: bool) -> ExitCode {
     let contents = match source.read() {
         Ok(contents) => contents,
         Err(report) => {
-            print_report(&report, format);
-            return ExitCode::from(USAGE);
+            return show(in_format(&report, format), ExitCode::from(USAGE));
         }
     };
     let (report, good) = match contents.load().and_then(server::check_files) {
@@ -57,15 +54,15 @@ fn check(file: &Path, format: Format, deny_warnings: bool) -> ExitCode {
         }
         Err(report) => (report, false),
     };
-    print_report(&report, format);
-    if report.is_empty() && format == Format::Human {
-        println!("{}: no problems", file.display());
-    }
-    if good {
+    let code = if good {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    };
+    if report.is_empty() && format == Format::Human {
+        return show(format_args!("{}: no problems\n", file.display()), code);
     }
+    show(in_format(&report, format), code)
 }
 
 /// `Err` is the exit code, its reason already told.
@@ -101,19 +98,29 @@ fn find_listener<'a>(policy: &'a Policy, name: Option<&str>) -> Result<&'a Liste
 }
 
 fn print_explanation(explanation: &Explanation, format: Format) -> ExitCode {
-    match format {
-        Format::Human => print!("{explanation}"),
-        Format::Json => println!("{:#}", serde_json::json!(explanation)),
-    }
-    match explanation.asked.outcome {
+    let code = match explanation.asked.outcome {
         Outcome::NoRoute => ExitCode::FAILURE,
         Outcome::Open(_) | Outcome::Probe(_) => ExitCode::SUCCESS,
+    };
+    match format {
+        Format::Human => show(explanation, code),
+        Format::Json => show(format_args!("{:#}\n", serde_json::json!(explanation)), code),
     }
 }
 
-fn print_report(report: &Report, format: Format) {
+fn in_format(report: &Report, format: Format) -> String {
     match format {
-        Format::Human => print!("{}", report.render_human(io::stdout().is_terminal())),
-        Format::Json => println!("{:#}", report.to_json()),
+        Format::Human => report.render_human(io::stdout().is_terminal()),
+        Format::Json => format!("{:#}\n", report.to_json()),
+    }
+}
+
+/// Writes to standard output and passes `code` on. A reader that has seen enough (`| head`) is no
+/// failure; text that is lost otherwise is.
+fn show(text: impl Display, code: ExitCode) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => super::fail(&error),
+        _ => code,
     }
 }

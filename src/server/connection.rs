@@ -6,17 +6,20 @@ use std::time::Instant;
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::auth::authenticator::{Authenticator, Way};
+use super::auth::certificates::CertificateId;
 use super::auth::unauthenticated::Waiting;
 use super::context::Context;
 use super::pump::{Pump, Unproven};
 use super::transport::{Channel, Transport};
-use crate::policy::facts::{ClientFacts, X509Facts};
+use crate::policy::facts::ClientFacts;
 use crate::policy::model::{self, Listener};
 use crate::session::{Auth, Session, Setup};
 
 /// A client that has arrived.
 pub(crate) struct Client {
     transport: Transport,
+    /// The certificates that it showed, its own first.
+    chain: Vec<CertificateId>,
     session: Session,
     unproven: Option<Unproven>,
     listener: Arc<Listener>,
@@ -33,7 +36,7 @@ impl Client {
         listener: Arc<Listener>,
         ctx: &Context,
     ) -> Option<Self> {
-        tracing::debug!(?facts, "client connected");
+        tracing::debug!(listener = &*listener.name, client = %facts, "client connected");
         let Ok(way) = way_to_prove(&channel, &facts, &listener, ctx) else {
             tracing::error!(
                 listener = &*listener.name,
@@ -41,6 +44,7 @@ impl Client {
             );
             return None;
         };
+        let chain = channel.client_chain();
         let transport = Transport::new(channel);
         let authenticator = way.map(|way| Authenticator::new(way, transport.over()));
         let auth = authenticator
@@ -56,6 +60,7 @@ impl Client {
         };
         Some(Self {
             transport,
+            chain,
             session: Session::new(setup, Instant::now()),
             unproven: unproven
                 .map(|(authenticator, waiting)| Unproven::new(authenticator, waiting)),
@@ -65,15 +70,17 @@ impl Client {
 
     /// Serves it until it leaves or the daemon drains. It is closed early when its certificate is
     /// revoked.
-    pub(crate) async fn serve(self: Box<Self>, ctx: &Context) {
-        let listener = Arc::clone(&self.listener);
-        let arrived = Arc::clone(self.session.facts());
-        let pump = self.pump(ctx);
-        match &arrived.x509 {
-            None => pump.await,
-            // In a box, so that it costs nothing where there is no certificate.
-            Some(x509) => Box::pin(until_revoked(pump, x509, &listener, ctx)).await,
+    pub(crate) async fn serve(mut self: Box<Self>, ctx: &Context) {
+        let chain = std::mem::take(&mut self.chain);
+        if chain.is_empty() {
+            self.pump(ctx).await;
+            return;
         }
+        let listener = Arc::clone(&self.listener);
+        let facts = Arc::clone(self.session.facts());
+        let pump = self.pump(ctx);
+        // In a box, so that it costs nothing where there is no certificate.
+        Box::pin(until_revoked(pump, chain, &facts, &listener, ctx)).await;
     }
 
     /// In a box of its own, so that it is not held twice while it is made.
@@ -83,16 +90,22 @@ impl Client {
 }
 
 /// Serves a client with a certificate.
-async fn until_revoked(pump: Box<Pump<'_>>, x509: &X509Facts, listener: &Listener, ctx: &Context) {
+async fn until_revoked(
+    pump: Box<Pump<'_>>,
+    chain: Vec<CertificateId>,
+    facts: &ClientFacts,
+    listener: &Listener,
+    ctx: &Context,
+) {
     tokio::select! {
         () = pump => {}
-        () = ctx.certificates.revoked(Some(x509)) => {
-            let X509Facts { dn, serial, .. } = x509;
+        () = ctx.certificates.revoked(&chain) => {
+            let dn = facts.x509.as_ref().map(|x509| &*x509.dn);
             tracing::warn!(
                 dn,
-                serial,
+                serial = chain.first().map(|own| &*own.serial),
                 listener = &*listener.name,
-                "client closed: its certificate is revoked"
+                "client closed: its certificate is revoked, or its CA's"
             );
         }
     }
@@ -117,7 +130,7 @@ fn way_to_prove(
             Ok(None)
         }
         (model::Auth::Polkit, Channel::Unix(socket)) => Ok(Some(Way::Polkit {
-            polkit: ctx.polkit.clone(),
+            polkit: ctx.polkit.clone().within(listener.auth_timeout),
             pidfd: getsockopt(socket, sockopt::PeerPidfd).ok(),
         })),
         (model::Auth::Polkit, _) => Err(NoWay),

@@ -1,11 +1,14 @@
 //! A file whose exclusive lock says "this instance lives".
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
+
+use super::paths::identity;
 
 /// An exclusively locked file, removed when this is dropped.
 #[derive(Debug)]
@@ -15,21 +18,29 @@ pub(crate) struct LockFile {
 }
 
 impl LockFile {
-    /// Creates `path` if need be and locks it, without waiting.
+    /// Locks a hidden file beside `path`, and so what `path` stands for, without waiting. Not
+    /// `path` itself, nor its directory: whoever can read a file can lock it, and this one only we
+    /// can.
     ///
     /// `None`: another process holds the lock.
     ///
     /// # Errors
-    /// The file cannot be created or opened. A symbolic link is not followed, so that nobody can
-    /// make us write elsewhere.
-    pub(crate) fn acquire(path: &Path, mode: u32) -> io::Result<Option<Self>> {
+    /// The file cannot be created or opened. A symbolic link is not followed.
+    pub(crate) fn beside(path: &Path) -> io::Result<Option<Self>> {
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(".lock");
+        Self::acquire(&path.with_file_name(name))
+    }
+
+    fn acquire(path: &Path) -> io::Result<Option<Self>> {
         loop {
             let file = OpenOptions::new()
                 .read(true)
                 .write(true)
                 .create(true)
                 .truncate(false)
-                .mode(mode)
+                .mode(0o600)
                 .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
                 .open(path)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -49,16 +60,11 @@ impl LockFile {
         }
     }
 
-    /// The locked file.
-    pub(crate) fn file(&self) -> &File {
-        &self.file
-    }
-
     fn is_in_place(&self) -> bool {
-        let (Ok(named), Ok(held)) = (self.path.symlink_metadata(), self.file.metadata()) else {
+        let (Ok(named), Ok(held)) = (identity(&self.path), self.file.metadata()) else {
             return false;
         };
-        (named.dev(), named.ino()) == (held.dev(), held.ino())
+        named == (held.dev(), held.ino())
     }
 }
 
@@ -82,18 +88,18 @@ mod tests {
     fn one_holder_at_a_time_and_the_file_goes_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        let held = LockFile::acquire(&path, 0o600).unwrap().unwrap();
-        assert!(LockFile::acquire(&path, 0o600).unwrap().is_none());
+        let held = LockFile::acquire(&path).unwrap().unwrap();
+        assert!(LockFile::acquire(&path).unwrap().is_none());
         drop(held);
         assert!(!path.exists());
-        assert!(LockFile::acquire(&path, 0o600).unwrap().is_some());
+        assert!(LockFile::acquire(&path).unwrap().is_some());
     }
 
     #[test]
     fn a_file_put_in_its_place_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        let held = LockFile::acquire(&path, 0o600).unwrap().unwrap();
+        let held = LockFile::acquire(&path).unwrap().unwrap();
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "another's").unwrap();
         drop(held);
@@ -105,7 +111,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, target) = (dir.path().join("lock"), dir.path().join("target"));
         std::os::unix::fs::symlink(&target, &path).unwrap();
-        assert!(LockFile::acquire(&path, 0o600).is_err());
+        assert!(LockFile::acquire(&path).is_err());
         assert!(!target.exists());
     }
 }

@@ -6,10 +6,10 @@
 //! - `accept`, `access`, `activation`, `listeners`, `socket_file`, `tcp_socket`, `lockfile`: the
 //!   listening sockets.
 //! - `clients`, `context`, `workers`, `connection`: the clients, from accept to close.
-//! - `peercred`, `names`: who a client is.
+//! - `peercred`, `names`, `lookups`: who a client is.
 //! - `auth`: who a client is, where that takes a dialogue.
 //! - `pump`, `side`, `inbox`, `outbox`: bytes between two connections and a session.
-//! - `transport`, `socket`, `security_layer`: what a connection is made of.
+//! - `transport`, `socket`, `tls_channel`, `security_layer`: what a connection is made of.
 //! - `upstream`: dialling a driver daemon.
 //! - `reload`, `renewal`, `file_watch`: the policy file and certificates, read again.
 //! - `drain`, `notify`, `daemonize`, `pid_file`, `logging`, `paths`: a daemon's manners.
@@ -39,6 +39,7 @@ mod inbox;
 mod listeners;
 mod lockfile;
 mod logging;
+mod lookups;
 mod names;
 mod notify;
 mod outbox;
@@ -53,21 +54,17 @@ mod side;
 mod socket;
 mod socket_file;
 mod tcp_socket;
+mod tls_channel;
 mod transport;
 mod upstream;
 mod workers;
 
-use crate::policy::store::Store;
-use auth::certificates::CertificateStore;
-use auth::polkit::Polkit;
-use auth::unauthenticated::Unauthenticated;
-use clients::Clients;
-use context::{Context, UnauthenticatedByKind};
-use drain::{Drain, Drained};
+use context::Context;
+use drain::Drained;
 use file_watch::FileWatch;
 use listeners::Listeners;
-use names::Names;
 use notify::Notifier;
+use pid_file::PidFile;
 use reload::{Candidate, Cause, LoadError, Reloader};
 use renewal::Renewal;
 use workers::Workers;
@@ -139,17 +136,16 @@ fn start(options: Options) -> Result<(), Cannot> {
     }
     logging::init(options.verbose, options.background);
     raise_descriptor_limit();
-    let _pid_file = options
-        .pid_file
-        .as_deref()
-        .map(pid_file::write)
-        .transpose()?;
     let (reloader, candidate) = Reloader::first(Source::new(options.config))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let result = runtime.block_on(async {
-        let (daemon, signals) = Daemon::start(reloader, candidate, inherited)?;
+        // Before anybody can learn our pid: a signal must not kill us from here on.
+        let signals = Signals::install()?;
+        let pid_file = options.pid_file.as_deref();
+        let _pid_file = pid_file.map(PidFile::write).transpose()?;
+        let daemon = Daemon::start(reloader, candidate, inherited)?;
         if options.background {
             daemonize::ready()?;
         }
@@ -220,29 +216,15 @@ impl Daemon {
         reloader: Reloader,
         candidate: Candidate,
         inherited: Vec<activation::Inherited>,
-    ) -> Result<(Self, Signals), Cannot> {
-        // Before anybody can learn our pid: a signal must not kill us from here on.
-        let signals = Signals::install()?;
+    ) -> Result<Self, Cannot> {
         let Candidate {
             origin,
             policy,
             groups,
             certificates,
         } = candidate;
-        let max_unauthenticated = policy.daemon.max_unauthenticated;
         let count = policy.daemon.workers.unwrap_or_else(available_cores);
-        let ctx = Arc::new(Context {
-            clients: Clients::new(policy.daemon.max_clients),
-            policy: Store::new(origin, policy),
-            drain: Drain::new(),
-            names: Names::default(),
-            polkit: Polkit::new(auth::polkit::Settings::default()),
-            certificates: CertificateStore::new(certificates),
-            unauthenticated: UnauthenticatedByKind {
-                local: Unauthenticated::new(max_unauthenticated),
-                remote: Unauthenticated::new(max_unauthenticated),
-            },
-        });
+        let ctx = Arc::new(Context::new(origin, policy, certificates));
         let workers = Arc::new(Workers::start(count, &ctx)?);
         let mut listeners = Listeners::new(Arc::clone(&ctx), Arc::clone(&workers), inherited)?;
         let stage = listeners.stage(&ctx.policy.load().policy, &groups)?;
@@ -263,7 +245,7 @@ impl Daemon {
         daemon.status = daemon.describe();
         tracing::info!("ready: {}", daemon.status);
         daemon.notifier.ready(&daemon.status);
-        Ok((daemon, signals))
+        Ok(daemon)
     }
 
     async fn run(mut self, mut signals: Signals, idle_timeout: Option<Duration>) {

@@ -2,6 +2,9 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The system-wide policy file.
@@ -50,6 +53,33 @@ pub(crate) fn variable(name: &str) -> Option<String> {
         return runtime_parent()?.into_os_string().into_string().ok();
     }
     env::var(name).ok()
+}
+
+/// Creates the directory of `path` if it is missing: the system's for all to pass through, a user's
+/// own for the user alone.
+///
+/// # Errors
+/// It cannot be created.
+pub(crate) fn make_parent(path: &Path) -> io::Result<()> {
+    let Some(parent) = path.parent().filter(|parent| !parent.exists()) else {
+        return Ok(());
+    };
+    let mode = if is_system() { 0o755 } else { 0o700 };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(parent)?;
+    // A strict umask would keep everybody out.
+    fs::set_permissions(parent, Permissions::from_mode(mode))
+}
+
+/// What has the name `path`, a link itself: device and inode number.
+///
+/// # Errors
+/// Nothing has it, or it cannot be looked at.
+pub(crate) fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 fn xdg(variable: &str, below_home: &str) -> Option<PathBuf> {

@@ -13,6 +13,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::names::{Names, Unknown};
 use crate::policy::facts::UnixFacts;
 
+/// Supplementary groups of a client. Directories give their users a few hundred at the most; Linux
+/// allows 65536, which a user with a range of ids of his own can take, to be asked about one by one.
+const MAX_GROUPS: usize = 1024;
+
 /// Bytes that most files of `/proc` are shorter than.
 const FILE: usize = 4096;
 
@@ -66,10 +70,15 @@ impl Peer {
     /// where it now runs with other ids than it connected with.
     ///
     /// # Errors
-    /// The user database could not be asked. The client must then be refused: rules that exclude
-    /// by name would not see it. Or it must not be asked, as [`Unknown::Refuse`] has it.
+    /// The user database could not be asked, or would have to be asked for too many groups. The
+    /// client must then be refused: rules that exclude by name would not see it. Or it must not be
+    /// asked, as [`Unknown::Refuse`] has it.
     pub(crate) fn facts(&self, names: &Names, unknown: Unknown) -> io::Result<UnixFacts> {
         let process = self.process().unwrap_or_default();
+        if process.groups.len() > MAX_GROUPS {
+            let error = format!("a process with more than {MAX_GROUPS} groups");
+            return Err(io::Error::other(error));
+        }
         let mut group_names = Vec::new();
         for gid in &process.groups {
             group_names.extend(names.group(*gid, unknown)?);
@@ -316,6 +325,22 @@ mod tests {
         assert_eq!((facts.uid, facts.gid), (65534, 65534));
         assert_eq!(facts.groups, [1, 2]);
         assert_eq!(facts.group_names, ["daemon", "bin"]);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_with_groups_without_end_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root can choose groups");
+            return;
+        }
+        let (conn, mut child) = connected_process("range(100000, 165536)");
+        let facts = Peer::of(&conn)
+            .unwrap()
+            .facts(&Names::default(), Unknown::Ask);
+        let error = facts.unwrap_err().to_string();
+        assert!(error.contains("more than 1024 groups"), "{error}");
         drop(child.stdin.take());
         child.wait().unwrap();
     }

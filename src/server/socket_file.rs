@@ -1,12 +1,11 @@
 //! UNIX sockets that the daemon makes itself: bound without a moment of wrong permissions, never
 //! at the cost of another daemon, removed only while they are ours.
 
-use std::ffi::OsString;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::access::Access;
 use super::lockfile::LockFile;
+use super::paths::{self, identity};
 
 /// Connections that may wait to be accepted; a little above libvirt's `max_queued_clients`, so
 /// that a storm of clients waits here rather than failing.
@@ -99,7 +99,11 @@ impl SocketFile {
             }
         };
         let address = SocketAddrUnix::new(path).map_err(failed("use the path"))?;
-        make_parent(path)?;
+        paths::make_parent(path).map_err(|source| BindError::Io {
+            path: path.to_path_buf(),
+            action: "create its directory",
+            source,
+        })?;
         let lock = lock(path)?;
         remove_stale(path, &address)?;
 
@@ -197,39 +201,8 @@ fn chmod(file: &OwnedFd, mode: u32) -> rustix::io::Result<()> {
     rustix::fs::chmodat(CWD, name, Mode::from_raw_mode(mode), AtFlags::empty())
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
-/// Creates the directory if it is missing: the system's for all to pass through, a user's own for
-/// the user alone.
-fn make_parent(path: &Path) -> Result<(), BindError> {
-    let Some(parent) = path.parent().filter(|parent| !parent.exists()) else {
-        return Ok(());
-    };
-    let system = super::paths::is_system();
-    let mode = if system { 0o755 } else { 0o700 };
-    let made = DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(parent)
-        // A strict umask would keep everybody out.
-        .and_then(|()| fs::set_permissions(parent, Permissions::from_mode(mode)));
-    made.map_err(|source| BindError::Io {
-        path: path.to_path_buf(),
-        action: "create its directory",
-        source,
-    })
-}
-
-/// A hidden lock file beside the socket: the directory itself could be locked by anyone who can
-/// read it, this file only by us.
 fn lock(path: &Path) -> Result<LockFile, BindError> {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".lock");
-    match LockFile::acquire(&path.with_file_name(name), 0o600) {
+    match LockFile::beside(path) {
         Ok(Some(lock)) => Ok(lock),
         Ok(None) => Err(BindError::InUse(path.to_path_buf())),
         Err(source) => Err(BindError::Io {

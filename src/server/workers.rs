@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nix::sys::socket::{getsockopt, sockopt};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -15,9 +16,11 @@ use tokio::task::LocalSet;
 use super::accept::Served;
 use super::access::Access;
 use super::auth::handshake::{self, HandshakeError};
+use super::auth::unauthenticated::Origin;
 use super::clients::ClientGuard;
 use super::connection::Client;
 use super::context::Context;
+use super::lookups;
 use super::names::Unknown;
 use super::peercred::Peer;
 use super::socket::UnixSocket;
@@ -25,11 +28,9 @@ use super::transport::Channel;
 use crate::policy::facts::ClientFacts;
 use crate::policy::model::Listener;
 
-/// Threads on which a worker asks the user database; a stuck directory server holds up only
-/// clients whose names are not yet known.
-const LOOKUP_THREADS: usize = 8;
-/// How long a client may have to wait for its names before it is refused.
-const LOOKUP_DEADLINE: Duration = Duration::from_secs(10);
+/// Threads of a worker for what blocks: as many as questions to the user database can take, and as
+/// many again for the passwords of clients that know nothing of those.
+const BLOCKING_THREADS: usize = 2 * lookups::AT_ONCE;
 
 /// How long the end of the daemon waits for its threads.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -82,6 +83,17 @@ impl Conn {
             },
         }
     }
+
+    /// Whom it is counted with until it has proven who it is.
+    fn origin(&self) -> Origin {
+        let origin = match self {
+            Self::Unix(conn) => getsockopt(conn, sockopt::PeerCredentials)
+                .ok()
+                .map(|peer| Origin::User(peer.uid())),
+            Self::Tcp(conn) => conn.peer_addr().ok().map(|peer| peer.ip().into()),
+        };
+        origin.unwrap_or(Origin::Gone)
+    }
 }
 
 /// One connection in a worker's load.
@@ -110,13 +122,17 @@ impl Workers {
         self.workers.len()
     }
 
-    /// Gives a client to the worker with the fewest.
+    /// Gives a client to the worker with the fewest. One that has died has none, and would get all.
     pub(crate) fn serve(&self, conn: Conn, served: Served, guard: ClientGuard) {
         let least = self
             .workers
             .iter()
+            .filter(|worker| !worker.jobs.is_closed())
             .min_by_key(|worker| worker.load.load(Ordering::Relaxed));
-        let Some(worker) = least else { return };
+        let Some(worker) = least else {
+            tracing::error!("no worker thread is alive; a client was turned away");
+            return;
+        };
         worker.load.fetch_add(1, Ordering::Relaxed);
         let job = Job::Serve {
             conn,
@@ -125,7 +141,7 @@ impl Workers {
             load: LoadGuard(Arc::clone(&worker.load)),
         };
         if worker.jobs.send(job).is_err() {
-            tracing::error!("a worker thread has died; a client was turned away");
+            tracing::error!("a worker thread has just died; a client was turned away");
         }
     }
 
@@ -166,7 +182,7 @@ impl Worker {
     fn start(index: usize, ctx: Arc<Context>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(LOOKUP_THREADS)
+            .max_blocking_threads(BLOCKING_THREADS)
             .build()?;
         let (jobs, queue) = unbounded_channel();
         let answered = Arc::new(AtomicU64::new(0));
@@ -229,7 +245,7 @@ fn work(
 /// Finds out who the client is; `None` if it is not to be served.
 async fn attend(conn: Conn, served: Served, ctx: &Arc<Context>) -> Option<Box<Client>> {
     let Served { listener, admits } = served;
-    let waiting = ctx.unauthenticated.enter(&listener);
+    let waiting = ctx.unauthenticated.enter(&listener, conn.origin());
     let pushed_out = async {
         match &waiting {
             Some(waiting) => waiting.pushed_out().await,
@@ -286,9 +302,9 @@ async fn gather(
     let peer = Peer::of(conn)?;
     let unix = match peer.facts(&ctx.names, Unknown::Refuse) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            let ctx = Arc::clone(ctx);
-            let look_up = tokio::task::spawn_blocking(move || peer.facts(&ctx.names, Unknown::Ask));
-            tokio::time::timeout(LOOKUP_DEADLINE, look_up).await???
+            let shared = Arc::clone(ctx);
+            let ask = move || peer.facts(&shared.names, Unknown::Ask);
+            ctx.lookups.run(ask).await?
         }
         remembered => remembered?,
     };
@@ -298,4 +314,59 @@ async fn gather(
         unix: Some(unix),
         ..ClientFacts::default()
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is the failed test")]
+mod tests {
+    use super::*;
+
+    fn served(listener: &Arc<Listener>) -> Served {
+        Served {
+            listener: Arc::clone(listener),
+            admits: None,
+        }
+    }
+    use crate::server::clients::Clients;
+
+    const POLICY: &str = "
+version: 1
+listeners: { main: { unix: /run/sock } }
+upstreams: { one: { unix: /run/one } }
+routes: [{ uri: \"*\", upstream: one }]
+";
+
+    fn worker() -> (Worker, UnboundedReceiver<Job>) {
+        let (jobs, queue) = unbounded_channel();
+        let (_, ended) = oneshot::channel();
+        let worker = Worker {
+            jobs,
+            load: Arc::default(),
+            answered: Arc::default(),
+            ended,
+        };
+        (worker, queue)
+    }
+
+    #[test]
+    fn a_dead_worker_gets_no_clients_and_the_others_share_them() {
+        let policy = crate::policy::load("f", POLICY, &|_| None).unwrap().policy;
+        let listener = policy.listeners.first().unwrap();
+        let clients = Clients::new(10);
+        let ((dead, gone), (first, mut one), (second, mut two)) = (worker(), worker(), worker());
+        drop(gone);
+        let workers = Workers {
+            workers: vec![dead, first, second],
+        };
+        for _ in 0..4 {
+            let (ours, _theirs) = UnixStream::pair().unwrap();
+            workers.serve(Conn::Unix(ours), served(listener), clients.enter());
+        }
+        assert_eq!((one.len(), two.len(), clients.live()), (2, 2, 4));
+        one.close();
+        two.close();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        workers.serve(Conn::Unix(ours), served(listener), clients.enter());
+        assert_eq!(clients.live(), 4);
+    }
 }

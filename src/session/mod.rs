@@ -54,6 +54,10 @@ use crate::protocol::{limits, table::keepalive as ping, table::remote};
 /// once; a socket that is held without using it must not be held for ever.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Opens that a client may see fail before it is closed. libvirt's clients connect anew for another
+/// URI; each try costs a walk through the routes and a line of the log.
+const OPENS: u32 = 8;
+
 /// How long a client that is being closed may take to read what it was still owed.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -117,6 +121,8 @@ pub struct Session {
     /// The client has closed; what it is still owed ends by then.
     leaving: Option<Instant>,
     next_upstream: u32,
+    /// Opens that have failed.
+    failed_opens: u32,
     actions: VecDeque<Action>,
 }
 
@@ -163,6 +169,7 @@ impl Session {
             draining: false,
             leaving: None,
             next_upstream: 0,
+            failed_opens: 0,
             actions: VecDeque::new(),
         }
     }

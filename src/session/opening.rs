@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use super::serving::Serving;
 use super::{
-    Action, Keepalive, Lost, OPEN_DEADLINE, Peer, Phase, Router, Session, UpstreamId, identity,
+    Action, Keepalive, Lost, OPEN_DEADLINE, OPENS, Peer, Phase, Router, Session, UpstreamId,
+    identity,
 };
 use crate::policy::model::{ForwardIdentity, Routed, Target, Upstream};
 use crate::protocol::args::{self, AuthType, ConnectOpen, Feature, OPEN_READONLY};
@@ -118,18 +119,28 @@ impl Session {
     /// The client's `CONNECT_OPEN`: routes it and dials the first target.
     pub(super) fn open(&mut self, frame: &Frame<'_>, router: &dyn Router, now: Instant) {
         let call = frame.header;
-        let Ok(open) = ConnectOpen::decode(frame.arguments()) else {
-            self.refuse(call, &Fault::undecodable());
-            return;
-        };
+        match self.find_targets(frame, router) {
+            Ok((flags, target, others)) => self.dial(call, flags, target, others, now),
+            Err(fault) => {
+                self.refuse(call, &fault);
+                self.note_failed_open(now);
+            }
+        }
+    }
+
+    /// The flags to open with, the first target, and what to try if it is not alive.
+    fn find_targets(
+        &self,
+        frame: &Frame<'_>,
+        router: &dyn Router,
+    ) -> Result<(u32, Target, VecDeque<Target>), Fault> {
+        let open = ConnectOpen::decode(frame.arguments()).map_err(|_| Fault::undecodable())?;
         if self.draining {
-            self.refuse(call, &Fault::draining());
-            return;
+            return Err(Fault::draining());
         }
         let uri = open.name.unwrap_or_default();
         if uri.len() > limits::URI {
-            self.refuse(call, &Fault::no_connection(uri));
-            return;
+            return Err(Fault::no_connection(uri));
         }
         let facts = &self.setup.facts;
         let flags = if facts.readonly {
@@ -141,12 +152,13 @@ impl Session {
             Routed::Try(targets) => VecDeque::from(targets),
             Routed::NoRoute => VecDeque::new(),
         };
-        let Some(target) = targets.pop_front() else {
-            tracing::info!(uri, ?facts, "no route");
-            self.refuse(call, &Fault::no_connection(uri));
-            return;
-        };
-        self.dial(call, flags, target, targets, now);
+        match targets.pop_front() {
+            Some(target) => Ok((flags, target, targets)),
+            None => {
+                tracing::info!(uri, listener = &*facts.listener, client = %facts, "no route");
+                Err(Fault::no_connection(uri))
+            }
+        }
     }
 
     fn dial(
@@ -215,7 +227,16 @@ impl Session {
         self.phase = Phase::Unopened {
             deadline: now + OPEN_DEADLINE,
         };
+        self.note_failed_open(now);
         self.settle(now);
+    }
+
+    fn note_failed_open(&mut self, now: Instant) {
+        self.failed_opens += 1;
+        if self.failed_opens >= OPENS {
+            tracing::info!("the client has failed to open {OPENS} times: closing");
+            self.close(now);
+        }
     }
 
     /// A frame from the upstream that is being opened.

@@ -25,6 +25,11 @@ impl Scene {
     /// With more keys of `tls`. Clients named `ci` and `other` are sent to the daemon, others
     /// nowhere.
     fn start(tls: &str) -> Self {
+        Self::start_with("", tls)
+    }
+
+    /// The same with keys of `daemon`.
+    fn start_with(daemon_keys: &str, tls: &str) -> Self {
         let daemon = Libvirtd::start();
         let port = free_port();
         let mut pki = None;
@@ -34,7 +39,10 @@ impl Scene {
             made.client("other", "ca", "");
             made.revoke(&[]);
             pki = Some(made);
-            policy(dir, &daemon.socket(), port, tls)
+            format!(
+                "daemon: {{{daemon_keys}}}\n{}",
+                policy(dir, &daemon.socket(), port, tls)
+            )
         });
         let builder = builder.args(&["--verbose"]);
         Self {
@@ -143,7 +151,7 @@ fn the_log_has_the_name_as_certtool_prints_it() {
         scene.list("localhost", Some("full"), "").ok().trim(),
         "test"
     );
-    scene.wait_for_log(&format!("dn: {name:?}"));
+    scene.wait_for_log(&format!("dn=\"{name}\""));
 }
 
 #[test]
@@ -163,7 +171,7 @@ fn a_revoked_client_is_closed_and_not_let_in_again() {
     };
     let (mut ci, mut other) = (watch("ci"), watch("other"));
     for client in ["ci", "other"] {
-        scene.wait_for_log(&format!("dn: \"CN={client},O=Acme\""));
+        scene.wait_for_log(&format!("dn=\"CN={client},O=Acme\""));
     }
     scene.pki.revoke(&["ci"]);
     scene.wait_for_log("its certificate is revoked");
@@ -205,7 +213,7 @@ fn a_new_certificate_is_shown_and_a_broken_one_is_not() {
 
     scene.wait_for_log("ready");
     fs::write(scene.pki.path("server.key"), "rubbish").unwrap();
-    scene.wait_for_log("the certificates in force stay");
+    scene.wait_for_log("the certificates and passwords in force stay");
     assert_eq!(serial(shown()), before);
 
     fs::remove_file(scene.pki.path("server.key")).unwrap();
@@ -220,14 +228,14 @@ fn a_new_certificate_is_shown_and_a_broken_one_is_not() {
         fs::Permissions::from_mode(0o600),
     )
     .unwrap();
-    scene.wait_for_log("certificates read again");
+    scene.wait_for_log("certificates and passwords read again");
     assert_ne!(serial(shown()), before);
     assert_eq!(scene.list("localhost", Some("ci"), "").ok().trim(), "test");
 }
 
 #[test]
 fn heaps_of_silent_connections_keep_nobody_out() {
-    let scene = Scene::start("");
+    let scene = Scene::start_with("max_unauthenticated: 20", "");
     let before = scene.proxy.process().open_fds();
     let connect = |bytes: &[u8]| {
         let mut socket = TcpStream::connect(("127.0.0.1", scene.port)).unwrap();
@@ -242,7 +250,10 @@ fn heaps_of_silent_connections_keep_nobody_out() {
             _ => connect(b"\x16\x03\x01\x02\x00"),
         })
         .collect();
-    assert_eq!(scene.list("127.0.0.1", Some("ci"), "").ok().trim(), "test");
+    // While the heap is being taken in, a client of the same address may be pushed out with it.
+    eventually("a client is served meanwhile", || {
+        scene.list("127.0.0.1", Some("ci"), "").stdout.trim() == "test"
+    });
     // Twenty are let wait, and each new one has taken the place of an old one.
     eventually("most of them are closed", || {
         scene.proxy.process().open_fds() <= before + 20

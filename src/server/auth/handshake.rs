@@ -11,13 +11,14 @@ use rustix::net::sockopt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::certificates::CertificateStore;
 use super::proxy_protocol::{self, HeaderError};
 use super::x509::{self, Unreadable};
 use crate::policy::facts::{ClientFacts, X509Facts};
 use crate::policy::model::Listener;
+use crate::server::tls_channel::TlsChannel;
 use crate::server::transport::Channel;
 
 /// What libvirt's clients wait for after the handshake, within TLS: their certificate is accepted.
@@ -122,11 +123,7 @@ async fn shake_hands(
         .await
         .map_err(HandshakeError::Tls)?;
     stream.flush().await.map_err(HandshakeError::Tls)?;
-    Ok((
-        Channel::Tls(Box::new(TlsStream::from(stream))),
-        address,
-        x509,
-    ))
+    Ok((Channel::Tls(TlsChannel::new(stream)), address, x509))
 }
 
 /// Lets a client read the alert that it was sent. By TLS 1.3 it takes the handshake to be over before

@@ -8,19 +8,14 @@ use std::thread;
 
 use tokio::sync::oneshot;
 
-use crate::policy::{self, facts::ClientFacts, store::Store};
+use crate::policy::{self, facts::ClientFacts};
 use crate::protocol::frame;
 use crate::protocol::header::{Header, Procedure, Serial, Status};
 use crate::protocol::table::remote;
 use crate::protocol::xdr::Writer;
-use crate::server::auth::certificates::{CertificateStore, Certificates};
-use crate::server::auth::polkit::{Polkit, Settings};
-use crate::server::auth::unauthenticated::Unauthenticated;
-use crate::server::clients::Clients;
+use crate::server::auth::certificates::Certificates;
 use crate::server::connection::Client;
-use crate::server::context::{Context, UnauthenticatedByKind};
-use crate::server::drain::Drain;
-use crate::server::names::Names;
+use crate::server::context::Context;
 use crate::server::socket::UnixSocket;
 use crate::server::transport::Channel;
 
@@ -40,18 +35,7 @@ routes: [{{ uri: \"*?*\", upstream: daemon }}]
     let policy = policy::load("routes.yaml", &text, &|_| None)
         .unwrap()
         .policy;
-    Context {
-        clients: Clients::new(1),
-        policy: Store::new("routes.yaml", policy),
-        drain: Drain::new(),
-        names: Names::default(),
-        polkit: Polkit::new(Settings::default()),
-        certificates: CertificateStore::new(Certificates::default()),
-        unauthenticated: UnauthenticatedByKind {
-            local: Unauthenticated::new(1),
-            remote: Unauthenticated::new(1),
-        },
-    }
+    Context::new("routes.yaml".into(), policy, Certificates::default())
 }
 
 fn read_frame(mut socket: &UnixStream) -> Option<(Header, Vec<u8>)> {

@@ -30,7 +30,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{
-    Action, Auth, Lost, Peer, Router, SaslInput, SaslProgress, Session, Setup, UpstreamId, Verdict,
+    Action, Auth, Lost, OPENS, Peer, Router, SaslInput, SaslProgress, Session, Setup, UpstreamId,
+    Verdict,
 };
 use crate::policy::facts::{ClientFacts, SaslFacts, UnixFacts};
 use crate::policy::model::{ForwardIdentity, Keepalive, Routed, Target, Upstream};

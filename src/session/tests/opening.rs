@@ -331,3 +331,16 @@ fn a_client_that_never_opens_is_cut_off() {
     assert_eq!(rig.ends, [End::Abort]);
     assert_eq!(rig.session.poll_timeout(), None);
 }
+
+#[test]
+fn a_client_that_goes_on_failing_to_open_is_closed() {
+    let mut rig = Rig::start();
+    for serial in 0..OPENS {
+        assert_eq!(rig.ends, []);
+        let (code, _) = rig.refuses(&connect_open(serial, Some("nowhere:///"), 0));
+        assert_eq!(code, 5);
+    }
+    assert_eq!(rig.ends, [End::Close]);
+    rig.client_sends(&connect_open(OPENS, Some("good:///"), 0));
+    rig.client_gets_nothing();
+}
