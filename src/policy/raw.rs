@@ -65,8 +65,8 @@ pub(super) struct Daemon {
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(super) max_clients: Option<usize>,
     /// Connections that may be on their way through TLS handshake and authentication at once,
-    /// counted apart for local and remote clients. A further one takes the place of the one that
-    /// has waited longest. Default: 500.
+    /// counted apart for local and remote clients. A further one takes the place of one of the user
+    /// or address that has most of them, the one that has waited longest. Default: 500.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(super) max_unauthenticated: Option<usize>,
 }

@@ -1,13 +1,13 @@
 //! What every connection shares: policy and certificates in force, the drain signal, the counts of
 //! clients.
 
-use super::auth::certificates::CertificateStore;
-use super::auth::polkit::Polkit;
-use super::auth::unauthenticated::{Unauthenticated, Waiting};
+use super::auth::certificates::{CertificateStore, Certificates};
+use super::auth::polkit::{self, Polkit};
+use super::auth::unauthenticated::{Origin, Unauthenticated, Waiting};
 use super::clients::Clients;
 use super::drain::Drain;
 use super::names::Names;
-use crate::policy::model::{Auth, ListenAddress, Listener};
+use crate::policy::model::{Auth, ListenAddress, Listener, Policy};
 use crate::policy::store::Store;
 
 /// Shared by the main thread, the workers and every connection, behind one [`std::sync::Arc`].
@@ -29,6 +29,25 @@ pub(crate) struct Context {
     pub(crate) unauthenticated: UnauthenticatedByKind,
 }
 
+impl Context {
+    /// Of a daemon that starts with this policy, which was read from `origin`.
+    pub(crate) fn new(origin: String, policy: Policy, certificates: Certificates) -> Self {
+        let max_unauthenticated = policy.daemon.max_unauthenticated;
+        Self {
+            clients: Clients::new(policy.daemon.max_clients),
+            policy: Store::new(origin, policy),
+            drain: Drain::new(),
+            names: Names::default(),
+            polkit: Polkit::new(polkit::Settings::default()),
+            certificates: CertificateStore::new(certificates),
+            unauthenticated: UnauthenticatedByKind {
+                local: Unauthenticated::new(max_unauthenticated),
+                remote: Unauthenticated::new(max_unauthenticated),
+            },
+        }
+    }
+}
+
 /// Local and remote clients are counted apart, so that the network cannot push out a user who is
 /// being asked for his password.
 #[derive(Debug)]
@@ -41,11 +60,11 @@ pub(crate) struct UnauthenticatedByKind {
 
 impl UnauthenticatedByKind {
     /// Counts a client of `listener`, if it has anything to prove.
-    pub(crate) fn enter(&self, listener: &Listener) -> Option<Waiting> {
+    pub(crate) fn enter(&self, listener: &Listener, origin: Origin) -> Option<Waiting> {
         match listener.address {
             ListenAddress::Unix { .. } if listener.auth == Auth::None => None,
-            ListenAddress::Unix { .. } => Some(self.local.enter()),
-            ListenAddress::Tcp { .. } => Some(self.remote.enter()),
+            ListenAddress::Unix { .. } => Some(self.local.enter(origin)),
+            ListenAddress::Tcp { .. } => Some(self.remote.enter(origin)),
         }
     }
 

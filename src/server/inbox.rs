@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
+use super::side::Decided;
 use crate::protocol::frame::{self, Frame, FrameError, Next};
 use crate::protocol::limits::FRAME_DESCRIPTORS;
 
@@ -68,6 +69,11 @@ impl Inbox {
     /// Bytes received and left.
     pub(super) fn len(&self) -> usize {
         self.end - self.start
+    }
+
+    /// There is nothing that is not decided about, no descriptor either.
+    pub(super) fn holds_just(&self, decided: &Decided) -> bool {
+        self.len() == decided.bytes() && self.descriptors.len() == decided.descriptors()
     }
 
     /// There is room to receive more now. An incomplete frame has fewer descriptors than a frame

@@ -3,13 +3,13 @@
 //! The main thread accepts, reloads and talks to the service manager; worker threads run the
 //! connections.
 //!
-//! - `accept`, `activation`, `listeners`, `socket_file`, `tcp_socket`, `lockfile`: the
+//! - `accept`, `access`, `activation`, `listeners`, `socket_file`, `tcp_socket`, `lockfile`: the
 //!   listening sockets.
 //! - `clients`, `context`, `workers`, `connection`: the clients, from accept to close.
 //! - `peercred`, `names`: who a client is.
 //! - `auth`: who a client is, where that takes a dialogue.
 //! - `pump`, `side`, `inbox`, `outbox`: bytes between two connections and a session.
-//! - `transport`, `socket`, `security_layer`: what a connection is made of.
+//! - `transport`, `socket`, `tls_channel`, `security_layer`: what a connection is made of.
 //! - `upstream`: dialling a driver daemon.
 //! - `reload`, `renewal`, `file_watch`: the policy file and certificates, read again.
 //! - `drain`, `notify`, `daemonize`, `pid_file`, `logging`, `paths`: a daemon's manners.
@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 use tokio::time::{Interval, MissedTickBehavior};
 
 mod accept;
+mod access;
 mod activation;
 pub mod auth;
 mod clients;
@@ -52,20 +53,15 @@ mod side;
 mod socket;
 mod socket_file;
 mod tcp_socket;
+mod tls_channel;
 mod transport;
 mod upstream;
 mod workers;
 
-use crate::policy::store::Store;
-use auth::certificates::CertificateStore;
-use auth::polkit::Polkit;
-use auth::unauthenticated::Unauthenticated;
-use clients::Clients;
-use context::{Context, UnauthenticatedByKind};
-use drain::{Drain, Drained};
+use context::Context;
+use drain::Drained;
 use file_watch::FileWatch;
 use listeners::Listeners;
-use names::Names;
 use notify::Notifier;
 use reload::{Candidate, Cause, LoadError, Reloader};
 use renewal::Renewal;
@@ -228,20 +224,8 @@ impl Daemon {
             groups,
             certificates,
         } = candidate;
-        let max_unauthenticated = policy.daemon.max_unauthenticated;
         let count = policy.daemon.workers.unwrap_or_else(available_cores);
-        let ctx = Arc::new(Context {
-            clients: Clients::new(policy.daemon.max_clients),
-            policy: Store::new(origin, policy),
-            drain: Drain::new(),
-            names: Names::default(),
-            polkit: Polkit::new(auth::polkit::Settings::default()),
-            certificates: CertificateStore::new(certificates),
-            unauthenticated: UnauthenticatedByKind {
-                local: Unauthenticated::new(max_unauthenticated),
-                remote: Unauthenticated::new(max_unauthenticated),
-            },
-        });
+        let ctx = Arc::new(Context::new(origin, policy, certificates));
         let workers = Arc::new(Workers::start(count, &ctx)?);
         let mut listeners = Listeners::new(Arc::clone(&ctx), Arc::clone(&workers), inherited)?;
         let stage = listeners.stage(&ctx.policy.load().policy, &groups)?;

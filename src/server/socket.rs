@@ -108,14 +108,15 @@ pub(super) fn poll_recv_unix(
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let buffers = &mut [IoSliceMut::new(buffer)];
         let received = net::recvmsg(fd, buffers, &mut control, flags)?;
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            // What was not cut off is closed with `control`.
+            return Err(Errno::BADMSG);
+        }
         let before = descriptors.len();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
                 descriptors.extend(rights);
             }
-        }
-        if received.flags.contains(ReturnFlags::CTRUNC) {
-            return Err(Errno::BADMSG);
         }
         // The kernel ends a read at a descriptor, whatever lies behind.
         let short = received.bytes < room && descriptors.len() == before;

@@ -5,19 +5,17 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{self, Shutdown};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsStream;
 
 use super::auth::authenticator::Over;
 use super::auth::sasl::SecurityLayer;
 use super::security_layer::Layered;
 use super::socket;
+use super::tls_channel::TlsChannel;
 
 /// A connection. What is sent may lie in a layer until [`Transport::poll_flush`] is ready.
 #[derive(Debug)]
@@ -35,7 +33,7 @@ pub(crate) enum Channel {
     /// Plain TCP.
     Tcp(TcpStream),
     /// TLS over TCP, after its handshake.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(TlsChannel),
 }
 
 impl Channel {
@@ -48,11 +46,7 @@ impl Channel {
         match self {
             Self::Unix(socket) => socket::poll_recv_unix(socket, cx, buffer, descriptors),
             Self::Tcp(socket) => socket::poll_recv_tcp(socket, cx, buffer),
-            Self::Tls(stream) => {
-                let mut buffer = ReadBuf::new(buffer);
-                ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
-                Poll::Ready(Ok(buffer.filled().len()))
-            }
+            Self::Tls(channel) => channel.poll_recv(cx, buffer),
         }
     }
 
@@ -60,14 +54,14 @@ impl Channel {
         match self {
             Self::Unix(socket) => socket::poll_send(socket, cx, bytes),
             Self::Tcp(socket) => socket::poll_send(socket, cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(channel) => channel.poll_send(cx, bytes),
         }
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Unix(_) | Self::Tcp(_) => Poll::Ready(Ok(())),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(channel) => channel.poll_flush(cx),
         }
     }
 }
@@ -77,7 +71,7 @@ impl AsFd for Channel {
         match self {
             Self::Unix(socket) => socket.as_fd(),
             Self::Tcp(socket) => socket.as_fd(),
-            Self::Tls(stream) => stream.get_ref().0.as_fd(),
+            Self::Tls(channel) => channel.socket().as_fd(),
         }
     }
 }
@@ -184,7 +178,7 @@ impl Transport {
     pub(super) fn shutdown_write(&mut self, cx: &mut Context<'_>) {
         // A peer that has gone needs no telling, and one that takes nothing is not waited for.
         match &mut self.channel {
-            Channel::Tls(stream) => _ = Pin::new(stream).poll_shutdown(cx),
+            Channel::Tls(channel) => _ = channel.poll_shutdown(cx),
             channel => _ = net::shutdown(channel, Shutdown::Write),
         }
     }

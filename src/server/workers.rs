@@ -7,12 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nix::sys::socket::{getsockopt, sockopt};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
+use super::accept::Served;
+use super::access::Access;
 use super::auth::handshake::{self, HandshakeError};
+use super::auth::unauthenticated::Origin;
 use super::clients::ClientGuard;
 use super::connection;
 use super::context::Context;
@@ -51,7 +55,7 @@ struct Worker {
 enum Job {
     Serve {
         conn: Conn,
-        listener: Arc<Listener>,
+        served: Served,
         guard: ClientGuard,
         load: LoadGuard,
     },
@@ -77,6 +81,17 @@ impl Conn {
                 Err(_) => "gone".to_owned(),
             },
         }
+    }
+
+    /// Whom it is counted with until it has proven who it is.
+    fn origin(&self) -> Origin {
+        let origin = match self {
+            Self::Unix(conn) => getsockopt(conn, sockopt::PeerCredentials)
+                .ok()
+                .map(|peer| Origin::User(peer.uid())),
+            Self::Tcp(conn) => conn.peer_addr().ok().map(|peer| peer.ip().into()),
+        };
+        origin.unwrap_or(Origin::Gone)
     }
 }
 
@@ -107,7 +122,7 @@ impl Workers {
     }
 
     /// Gives a client to the worker with the fewest.
-    pub(crate) fn serve(&self, conn: Conn, listener: Arc<Listener>, guard: ClientGuard) {
+    pub(crate) fn serve(&self, conn: Conn, served: Served, guard: ClientGuard) {
         let least = self
             .workers
             .iter()
@@ -116,7 +131,7 @@ impl Workers {
         worker.load.fetch_add(1, Ordering::Relaxed);
         let job = Job::Serve {
             conn,
-            listener,
+            served,
             guard,
             load: LoadGuard(Arc::clone(&worker.load)),
         };
@@ -200,13 +215,13 @@ fn work(
                 Job::Tick(number) => answered.store(number, Ordering::Relaxed),
                 Job::Serve {
                     conn,
-                    listener,
+                    served,
                     guard,
                     load,
                 } => {
                     let ctx = Arc::clone(ctx);
                     tokio::task::spawn_local(async move {
-                        attend(conn, listener, ctx).await;
+                        attend(conn, served, ctx).await;
                         drop((guard, load));
                     });
                 }
@@ -219,8 +234,9 @@ fn work(
 }
 
 /// Finds out who the client is, then serves it.
-async fn attend(conn: Conn, listener: Arc<Listener>, ctx: Arc<Context>) {
-    let waiting = ctx.unauthenticated.enter(&listener);
+async fn attend(conn: Conn, served: Served, ctx: Arc<Context>) {
+    let Served { listener, admits } = served;
+    let waiting = ctx.unauthenticated.enter(&listener, conn.origin());
     let pushed_out = async {
         match &waiting {
             Some(waiting) => waiting.pushed_out().await,
@@ -230,7 +246,7 @@ async fn attend(conn: Conn, listener: Arc<Listener>, ctx: Arc<Context>) {
     let peer = conn.peer();
     let listener_name = &*listener.name;
     let arrived = tokio::select! {
-        arrived = arrive(conn, &listener, &ctx) => arrived,
+        arrived = arrive(conn, &listener, admits, &ctx) => arrived,
         () = pushed_out => {
             tracing::info!(peer, listener = listener_name, "client closed: too many are not authenticated");
             return;
@@ -247,11 +263,21 @@ async fn attend(conn: Conn, listener: Arc<Listener>, ctx: Arc<Context>) {
 async fn arrive(
     conn: Conn,
     listener: &Listener,
+    admits: Option<Access>,
     ctx: &Arc<Context>,
 ) -> Result<(Channel, ClientFacts), HandshakeError> {
     match conn {
         Conn::Unix(conn) => {
             let facts = gather(&conn, listener, ctx).await?;
+            if let (Some(access), Some(unix)) = (admits, &facts.unix)
+                && !access.admits(unix)
+            {
+                let Access { mode, .. } = access;
+                return Err(HandshakeError::NotAdmitted {
+                    uid: unix.uid,
+                    mode,
+                });
+            }
             Ok((
                 Channel::Unix(tokio::net::UnixStream::from_std(conn)?),
                 facts,

@@ -1,28 +1,24 @@
 //! What is forwarded of a client to its daemon (`CONNECT_SET_IDENTITY`), under libvirt's names.
 
-use crate::policy::facts::{ClientFacts, UnixFacts, X509Facts};
+use crate::policy::facts::{ClientFacts, UnixFacts};
 use crate::protocol::args::ParamValue;
 
-/// The certificate's name as the daemons' access rules expect it.
-pub(super) fn distinguished_name(facts: &ClientFacts) -> Option<String> {
-    facts.x509.as_ref().map(X509Facts::libvirt_dn)
-}
-
-/// The client's identity; each part only where it is known. `dn` is its
-/// [`distinguished_name`].
-pub(super) fn params<'a>(
-    facts: &'a ClientFacts,
-    dn: Option<&'a str>,
-) -> Vec<(&'static str, ParamValue<'a>)> {
+/// The client's identity; each part only where it is known.
+pub(super) fn params(facts: &ClientFacts) -> Vec<(&'static str, ParamValue<'_>)> {
     let mut params = Vec::new();
     if let Some(unix) = &facts.unix {
         unix_params(unix, &mut params);
     }
     if let Some(sasl) = &facts.sasl {
-        params.push(("sasl-user-name", ParamValue::Text(&sasl.user)));
+        params.push((
+            "sasl-user-name",
+            ParamValue::Text(sasl.user.as_str().into()),
+        ));
     }
-    if let Some(dn) = dn {
-        params.push(("x509-distinguished-name", ParamValue::Text(dn)));
+    if let Some(x509) = &facts.x509 {
+        // In the order that the daemons' own access rules are written for.
+        let dn = x509.libvirt_dn();
+        params.push(("x509-distinguished-name", ParamValue::Text(dn.into())));
     }
     params
 }
@@ -31,7 +27,7 @@ fn unix_params<'a>(unix: &'a UnixFacts, params: &mut Vec<(&'static str, ParamVal
     let text = |name, value: &'a Option<String>| {
         value
             .as_deref()
-            .map(|value| (name, ParamValue::Text(value)))
+            .map(|value| (name, ParamValue::Text(value.into())))
     };
     params.extend(text("user-name", &unix.user));
     params.push(("unix-user-id", ParamValue::U64(unix.uid.into())));
@@ -43,28 +39,4 @@ fn unix_params<'a>(unix: &'a UnixFacts, params: &mut Vec<(&'static str, ParamVal
         params.push(("process-time", ParamValue::U64(start)));
     }
     params.extend(text("selinux-context", &unix.selinux));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Its own daemons name a peer from the country down to the person (`Peer DN is C=DE,…`).
-    #[test]
-    fn a_certificate_is_named_in_libvirts_order() {
-        let x509 = X509Facts {
-            dn: "CN=ci,OU=Ops,O=Acme,C=DE".into(),
-            ..X509Facts::default()
-        };
-        let facts = ClientFacts {
-            x509: Some(x509),
-            ..ClientFacts::default()
-        };
-        let dn = distinguished_name(&facts);
-        let named = ParamValue::Text("C=DE,O=Acme,OU=Ops,CN=ci");
-        assert_eq!(
-            params(&facts, dn.as_deref()),
-            [("x509-distinguished-name", named)]
-        );
-    }
 }

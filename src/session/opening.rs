@@ -261,9 +261,7 @@ impl Session {
                 opening.answers_pings = supported != 0;
             }
             remote::CONNECT_OPEN if opening.upstream().identity != ForwardIdentity::Never => {
-                let facts = &self.setup.facts;
-                let dn = identity::distinguished_name(facts);
-                let params = identity::params(facts, dn.as_deref());
+                let params = identity::params(&self.setup.facts);
                 opening.call(&mut out, remote::CONNECT_SET_IDENTITY, |writer| {
                     args::encode_identity(&params, writer);
                 });

@@ -27,6 +27,7 @@ mod leaks;
 mod polkit;
 mod python;
 mod reload;
+mod remote;
 mod routing;
 mod sasl;
 mod selftest;

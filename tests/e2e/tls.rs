@@ -1,6 +1,8 @@
 //! `virsh` by TLS, with certificates by `certtool`: GnuTLS at both ends of what it was made for.
 
 use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -9,6 +11,7 @@ use crate::support::pki::{Pki, free_port};
 use crate::support::process::{Output, Process, command};
 use crate::support::proxy::{Proxy, ProxyBuilder};
 use crate::support::tool::virsh;
+use crate::support::wait::eventually;
 
 /// A daemon, the proxy before it with a TLS listener, and certificates.
 struct Scene {
@@ -159,7 +162,9 @@ fn a_revoked_client_is_closed_and_not_let_in_again() {
         virsh(&uri, &["event", "--all", "--loop"]).start()
     };
     let (mut ci, mut other) = (watch("ci"), watch("other"));
-    scene.proxy.process().stderr().wait_for("client connected");
+    for client in ["ci", "other"] {
+        scene.wait_for_log(&format!("dn=\"CN={client},O=Acme\""));
+    }
     scene.pki.revoke(&["ci"]);
     scene.wait_for_log("its certificate is revoked");
     // virsh stays, but has no connection any more.
@@ -218,4 +223,33 @@ fn a_new_certificate_is_shown_and_a_broken_one_is_not() {
     scene.wait_for_log("certificates and passwords read again");
     assert_ne!(serial(shown()), before);
     assert_eq!(scene.list("localhost", Some("ci"), "").ok().trim(), "test");
+}
+
+#[test]
+fn heaps_of_silent_connections_keep_nobody_out() {
+    let scene = Scene::start("");
+    let before = scene.proxy.process().open_fds();
+    let connect = |bytes: &[u8]| {
+        let mut socket = TcpStream::connect(("127.0.0.1", scene.port)).unwrap();
+        // It may have been closed already.
+        _ = socket.write_all(bytes);
+        socket
+    };
+    let heap: Vec<TcpStream> = (0..1000)
+        .map(|number| match number % 3 {
+            0 => connect(b""),
+            1 => connect(b"GET / HTTP/1.1\r\n\r\n"),
+            _ => connect(b"\x16\x03\x01\x02\x00"),
+        })
+        .collect();
+    assert_eq!(scene.list("127.0.0.1", Some("ci"), "").ok().trim(), "test");
+    // Twenty are let wait, and each new one has taken the place of an old one.
+    eventually("most of them are closed", || {
+        scene.proxy.process().open_fds() <= before + 20
+    });
+    drop(heap);
+    eventually("nothing of them is left", || {
+        scene.proxy.process().open_fds() <= before
+    });
+    assert_eq!(scene.list("[::1]", Some("other"), "").ok().trim(), "test");
 }

@@ -100,6 +100,16 @@ fn a_descriptor_inside_a_frame_closes() {
     });
 }
 
+/// On the last byte of a frame, which is dropped: nothing is left that has to be looked at.
+#[test]
+fn a_descriptor_on_the_end_of_a_frame_closes() {
+    closes(|client| {
+        let bytes = Frame::event(ECHO, vec![0; 8]).encode();
+        client.send_bytes(&bytes[..bytes.len() - 1]);
+        client.send_fd(descriptor().as_fd());
+    });
+}
+
 /// More on one byte than any frame may carry: the kernel cuts off what is too many.
 #[test]
 fn a_heap_of_descriptors_closes() {

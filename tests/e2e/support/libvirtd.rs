@@ -15,6 +15,10 @@ use super::workdir::{WorkDir, make_dir};
 /// Settings of its QEMU driver: no `virtlogd` beside it, which would outlive it.
 const QEMU_CONF: &str = "stdio_handler = \"file\"\n";
 
+/// Settings of the daemon: no pings of its own, so that a client may be halted for as long as a slow
+/// machine takes.
+const LIBVIRTD_CONF: &str = "keepalive_interval = -1\n";
+
 /// The daemon with all its directories. It serves `test:///default` (state shared by the
 /// connections of a daemon, and gone when the last of them closes), `qemu:///session` (real dir
 /// pools and TCG guests), and `storage`, `network`, `nodedev`, `secret`, `interface:///session`.
@@ -77,6 +81,7 @@ impl Libvirtd {
         }
         make_dir(&dir.join("config/libvirt"), account);
         fs::write(dir.join("config/libvirt/qemu.conf"), QEMU_CONF).unwrap();
+        let conf = format!("{LIBVIRTD_CONF}{conf}");
         fs::write(dir.join("config/libvirt/libvirtd.conf"), conf).unwrap();
         let env: Vec<_> = env
             .iter()
