@@ -11,6 +11,14 @@
 //! - `clock`: timers.
 //! - `proof`: finding out who the client is.
 
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+mod allocations;
 mod client;
 mod clock;
 mod proof;
