@@ -3,12 +3,18 @@
 # What the demonstration needs, and what the tests need beside it.
 DEMO_PACKAGES = libvirt-daemon libvirt-clients
 TEST_PACKAGES = $(DEMO_PACKAGES) libvirt-daemon-driver-qemu python3-libvirt qemu-system-x86 \
-                qemu-utils systemd procps libsasl2-modules
+                qemu-utils systemd procps util-linux libsasl2-modules gnutls-bin dbus-daemon polkitd
 # What the feature `gssapi` needs to build and to be tested.
 GSSAPI_PACKAGES = libkrb5-dev libclang-dev krb5-kdc krb5-admin-server krb5-user \
                   libsasl2-modules-gssapi-mit
 
-.PHONY: demo demo-stop test test-gssapi check
+# Where `make install` puts things. Units in /etc come before those of a distribution's libvirt.
+PREFIX ?= /usr/local
+UNITS ?= /etc/systemd/system
+DESTDIR ?=
+RELEASE = $(or $(CARGO_TARGET_DIR),target)/release
+
+.PHONY: demo demo-stop install test test-default test-gssapi check
 
 ## Build, start a real libvirtd with its test driver and the proxy in front of it, and try them.
 demo:
@@ -18,16 +24,30 @@ demo:
 demo-stop:
 	./examples/demo.sh stop
 
-## Install what is missing and run every test.
-test:
+## Build, and install the program, its units, the examples and the schema.
+install:
+	cargo build --locked --release
+	install -D -m 0755 $(RELEASE)/virtproxyd $(DESTDIR)$(PREFIX)/sbin/virtproxyd
+	for unit in systemd/*; do \
+	    install -D -m 0644 $$unit $(DESTDIR)$(UNITS)/$${unit##*/} || exit 1; \
+	done
+	sed -i 's|^ExecStart=/usr/sbin/|ExecStart=$(PREFIX)/sbin/|' $(DESTDIR)$(UNITS)/virtproxyd.service
+	install -d $(DESTDIR)$(PREFIX)/share/virtproxyd
+	cp -r examples schemas $(DESTDIR)$(PREFIX)/share/virtproxyd/
+
+## Install what is missing and run every test, then those of the build with Kerberos.
+test: test-default test-gssapi
+
+test-default:
 	./tests/install.sh $(TEST_PACKAGES)
-	cargo test --locked --all-targets
+	cargo test --locked
 
 ## Install what Kerberos needs, and check and test the build that has it.
 test-gssapi:
 	./tests/install.sh $(TEST_PACKAGES) $(GSSAPI_PACKAGES)
 	cargo clippy --locked --all-targets --features gssapi -- -D warnings
 	cargo test --locked --features gssapi --lib --test sasl
+	cargo test --locked --features gssapi --test e2e kerberos::
 
 ## What a change must pass beside the tests.
 check:

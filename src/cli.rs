@@ -83,7 +83,8 @@ enum Command {
         /// URI as the client names it to the daemon, empty for none
         #[arg(long)]
         uri: String,
-        /// The client: user=NAME,uid=ID,group=NAME,gid=ID, any of them; group and gid may repeat
+        /// The client: user=NAME,uid=ID,group=NAME,gid=ID, any of them; group and gid may repeat.
+        /// A remote one: dn="CN=NAME,O=NAME" or x509.KEY=VALUE, sasl=USER, address=IP
         #[arg(long = "as", value_name = "CLIENT")]
         client: Option<String>,
         /// Listener that the client connects to [default: the first of the file]

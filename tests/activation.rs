@@ -14,6 +14,7 @@ use std::fs;
 use std::io::Read;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
@@ -206,4 +207,43 @@ fn a_descriptor_that_is_no_socket_is_a_clear_error() {
     assert_eq!(daemon.ended().code(), Some(1));
     let log = daemon.log();
     assert!(log.contains("descriptor 3 (\"main\")"), "{log}");
+}
+
+#[test]
+fn the_policys_mode_holds_for_a_socket_that_is_open_wider() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can be other users");
+        return;
+    }
+    let place = Place::new();
+    let path = place.path("sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    fs::set_permissions(path.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
+    // As uid 65534, in the groups given.
+    let connects = |groups: &str| {
+        let script = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
+                      s.settimeout(20); s.send(bytes.fromhex('0000001c2000808600000001000000420000000000000000\
+00000000')); print(len(s.recv(100)) > 0)";
+        let output = Command::new("setpriv")
+            .args(["--reuid", "65534", "--regid", "65534", "--groups", groups])
+            .args(["/usr/bin/python3", "-c", script])
+            .arg(&path)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap().trim() == "True"
+    };
+    for (mode, group, nobody, member) in [
+        ("0666", "", true, true),
+        ("0660", ", group: games", false, true),
+        ("0600", "", false, false),
+    ] {
+        let main = format!("main: {{ unix: $DIR/sock, mode: \"{mode}\"{group} }}");
+        place.write_policy("drain: 1s", &[&main]);
+        let mut daemon = inherit(&place, &listener, "main", &[]);
+        assert_eq!(connects("65534"), nobody, "{mode}");
+        assert_eq!(connects("60"), member, "{mode}");
+        daemon.signal(Signal::SIGTERM);
+        daemon.ended();
+    }
 }

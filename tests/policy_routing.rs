@@ -74,7 +74,7 @@ fn defaults_are_libvirts() {
             drain: seconds(30),
             workers: None,
             max_clients: 5000,
-            max_unauthenticated: 20
+            max_unauthenticated: 500
         }
     );
     let listener = |name: &str, path: &str, mode, readonly| Listener {
@@ -171,8 +171,7 @@ fn what_the_file_says_is_what_is_compiled() {
             mechanisms: vec![Mechanism::External, Mechanism::Gssapi],
             passwords: None,
             external_user: ExternalUser::Dn,
-            keytab: Some("/run/user/7/tab".into()),
-            min_ssf: 256,
+            min_ssf: 128,
         })
     );
     assert_eq!(

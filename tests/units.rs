@@ -122,7 +122,7 @@ fn the_sockets_are_those_of_libvirt() {
             "virtproxyd.socket",
             "main",
             "/run/libvirt/libvirt-sock",
-            "0600",
+            "0666",
         ),
         (
             "virtproxyd-ro.socket",

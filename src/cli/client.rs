@@ -6,17 +6,6 @@ use std::sync::Arc;
 use virtproxyd::policy::facts::{ClientFacts, UnixFacts};
 use virtproxyd::policy::model::{ListenAddress, Listener};
 
-/// What `--as` says of a local client.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Given {
-    user: Option<String>,
-    uid: Option<u32>,
-    groups: Vec<String>,
-    gids: Vec<u32>,
-    pid: i32,
-    selinux: Option<String>,
-}
-
 /// The facts of a client of `listener`, `given` as [`ClientFacts`] are read; of whoever runs us if
 /// nothing is given of a local one.
 ///
@@ -29,9 +18,9 @@ pub(super) fn facts(given: Option<&str>, listener: &Listener) -> Result<ClientFa
     match listener.address {
         ListenAddress::Unix { .. } => {
             if given.is_some() && facts.unix.is_none() {
-                return Err("--as: a user= or uid= is needed".to_owned());
+                return Err("--as: user=, uid= or the like is needed".to_owned());
             }
-            facts.unix = Some(complete(facts.unix.map(Given::from))?);
+            facts.unix = Some(complete(facts.unix)?);
         }
         ListenAddress::Tcp { .. } if facts.unix.is_some() => {
             return Err(format!(
@@ -48,72 +37,60 @@ fn parse(text: &str) -> Result<ClientFacts, String> {
     text.parse().map_err(|error| format!("--as: {error}"))
 }
 
-impl From<UnixFacts> for Given {
-    fn from(unix: UnixFacts) -> Self {
-        let known = |id: &u32| *id != u32::MAX;
-        Self {
-            user: unix.user,
-            uid: Some(unix.uid).filter(known),
-            groups: unix.group.into_iter().chain(unix.group_names).collect(),
-            gids: Some(unix.gid)
-                .filter(known)
-                .into_iter()
-                .chain(unix.groups)
-                .collect(),
-            pid: unix.pid,
-            selinux: unix.selinux,
-        }
-    }
-}
+/// An id that was not said; no user or group has it.
+const UNSAID: u32 = u32::MAX;
 
-fn complete(given: Option<Given>) -> Result<UnixFacts, String> {
-    let given = given.unwrap_or_else(|| Given {
-        uid: Some(Uid::effective().as_raw()),
-        ..Given::default()
-    });
-    let entry = match (&given.user, given.uid) {
-        (Some(name), _) => User::from_name(name),
-        (None, Some(uid)) => User::from_uid(Uid::from_raw(uid)),
-        (None, None) => return Err("--as: a user= or uid= is needed".to_owned()),
-    };
-    let entry = entry.map_err(|error| format!("the user database: {error}"))?;
-    let uid = given.uid.or(entry.as_ref().map(|user| user.uid.as_raw()));
-    let uid = uid.ok_or("--as: no such user; give its uid= too")?;
-
-    let mut groups = given.gids;
-    for name in &given.groups {
-        groups.push(group_id(name)?);
-    }
-    let gid = match (&entry, groups.first()) {
-        (Some(user), _) => user.gid.as_raw(),
-        (None, Some(first)) => *first,
-        (None, None) => return Err("--as: no such user; give a group= or gid= too".to_owned()),
-    };
-    if let Some(user) = &entry {
-        groups.extend(memberships(user)?);
-    }
-    groups.sort_unstable();
-    groups.dedup();
-    groups.retain(|group| *group != gid);
-    Ok(UnixFacts {
-        uid,
-        gid,
-        user: given.user.or(entry.map(|user| user.name)),
-        group: group_name(gid),
-        group_names: groups.iter().filter_map(|gid| group_name(*gid)).collect(),
-        groups,
-        pid: given.pid,
-        selinux: given.selinux,
+/// Adds what this host's user database knows of the client. Names that it does not know stay as
+/// they were given: a policy may be tried away from the host that it is for.
+fn complete(given: Option<UnixFacts>) -> Result<UnixFacts, String> {
+    let mut client = given.unwrap_or_else(|| UnixFacts {
+        uid: Uid::effective().as_raw(),
+        gid: UNSAID,
         ..UnixFacts::default()
-    })
+    });
+    let user = match &client.user {
+        Some(name) => User::from_name(name),
+        None if client.uid == UNSAID => Ok(None),
+        None => User::from_uid(Uid::from_raw(client.uid)),
+    };
+    let user = user.map_err(|error| format!("the user database: {error}"))?;
+
+    let mut names: Vec<String> = client.group.take().into_iter().collect();
+    names.append(&mut client.group_names);
+    let mut gids = std::mem::take(&mut client.groups);
+    for name in &names {
+        gids.extend(group_id(name)?);
+    }
+    if let Some(user) = &user {
+        gids.extend(memberships(user)?);
+        client.user.get_or_insert_with(|| user.name.clone());
+        if client.uid == UNSAID {
+            client.uid = user.uid.as_raw();
+        }
+        if client.gid == UNSAID {
+            client.gid = user.gid.as_raw();
+        }
+    } else if client.gid == UNSAID
+        && let Some(first) = gids.first()
+    {
+        client.gid = *first;
+    }
+
+    names.extend(gids.iter().filter_map(|gid| group_name(*gid)));
+    client.group = group_name(client.gid);
+    names.retain(|name| Some(name) != client.group.as_ref());
+    gids.retain(|gid| *gid != client.gid);
+    names.sort();
+    names.dedup();
+    gids.sort_unstable();
+    gids.dedup();
+    (client.group_names, client.groups) = (names, gids);
+    Ok(client)
 }
 
-fn group_id(name: &str) -> Result<u32, String> {
-    match Group::from_name(name) {
-        Ok(Some(group)) => Ok(group.gid.as_raw()),
-        Ok(None) => Err(format!("--as: no group {name:?}")),
-        Err(error) => Err(format!("the group database: {error}")),
-    }
+fn group_id(name: &str) -> Result<Option<u32>, String> {
+    let group = Group::from_name(name).map_err(|error| format!("the group database: {error}"))?;
+    Ok(group.map(|group| group.gid.as_raw()))
 }
 
 fn group_name(gid: u32) -> Option<String> {
@@ -150,20 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_is_read_and_the_rest_refused() {
-        let given = Given::from(
-            "user=a,uid=1,group=b,group=c,gid=2"
-                .parse::<UnixFacts>()
-                .unwrap(),
-        );
-        let expected = Given {
-            user: Some("a".to_owned()),
-            uid: Some(1),
-            groups: vec!["b".to_owned(), "c".to_owned()],
-            gids: vec![2],
-            ..Given::default()
-        };
-        assert_eq!(given, expected);
+    fn what_is_no_client_is_refused() {
         for bad in ["", "uid=x", "uid=-1", "name=a", "a"] {
             assert!(facts(Some(bad)).is_err(), "{bad}");
         }
@@ -181,23 +145,28 @@ mod tests {
 
     #[test]
     fn the_user_database_completes_what_is_given() {
-        let root = facts(Some("user=root,gid=1")).unwrap();
+        let root = facts(Some("user=root")).unwrap();
         assert_eq!((root.uid, root.gid), (0, 0));
         assert_eq!(root.group.as_deref(), Some("root"));
-        assert!(root.groups.contains(&1));
+        // What is said counts; what the user has besides is still true.
+        let elsewhere = facts(Some("user=root,gid=1")).unwrap();
+        assert_eq!((elsewhere.uid, elsewhere.gid), (0, 1));
+        assert!(elsewhere.groups.contains(&0));
 
-        let stranger = facts(Some("user=stranger,uid=4000000,gid=4000001")).unwrap();
+        let given = "user=stranger,uid=4000000,gid=4000001,group=nobody has this";
+        let stranger = facts(Some(given)).unwrap();
         assert_eq!((stranger.uid, stranger.gid), (4_000_000, 4_000_001));
         assert_eq!(stranger.user.as_deref(), Some("stranger"));
+        assert_eq!(stranger.group_names, ["nobody has this"]);
         assert!(stranger.groups.is_empty());
 
-        for bad in [
-            "user=no such user",
-            "uid=4000000",
-            "gid=0",
-            "user=root,group=no such group",
-        ] {
-            assert!(facts(Some(bad)).is_err(), "{bad}");
-        }
+        // What is not said is not root.
+        let name_only = facts(Some("user=no such user")).unwrap();
+        assert_eq!((name_only.uid, name_only.gid), (UNSAID, UNSAID));
+        let in_group = facts(Some("user=no such user,group=root")).unwrap();
+        assert_eq!((in_group.gid, in_group.group.as_deref()), (0, Some("root")));
+
+        let me = facts(None).unwrap();
+        assert_eq!(me.uid, Uid::effective().as_raw());
     }
 }

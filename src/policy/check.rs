@@ -1,8 +1,8 @@
 //! What is wrong with a policy as a whole, each part being right: rules that nothing can match,
 //! things that nobody uses, doors that stand open.
 
+use core::net::SocketAddr;
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::path::Path;
 
 use super::compile::Draft;

@@ -1,10 +1,13 @@
-//! Imagined clients, for asking what the policy would do with one: `explain --as`.
+//! Clients as a line of text: imagined ones, for asking what the policy would do with one
+//! (`explain --as`), and real ones, for the log.
 
 use core::net::{IpAddr, SocketAddr};
+use std::fmt;
 use std::str::FromStr;
 
 use super::dn;
-use super::facts::{ClientFacts, UnixFacts, X509Facts, serial};
+use super::facts::{ClientFacts, SaslFacts, UnixFacts, X509Facts, serial};
+use super::report::is_unprintable;
 
 /// Why a description of a client was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,6 +82,87 @@ impl FromStr for ClientFacts {
             facts.unix = Some(process(local)?);
         }
         Ok(facts)
+    }
+}
+
+/// As it is read, so that a line of the log can be given to `explain --as` as it stands. Without
+/// listener and read-only.
+impl fmt::Display for ClientFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut pairs = Pairs { f, first: true };
+        if let Some(unix) = &self.unix {
+            pairs.process(unix)?;
+        }
+        if let Some(x509) = &self.x509 {
+            pairs.certificate(x509)?;
+        }
+        if let Some(SaslFacts { user, mechanism }) = &self.sasl {
+            pairs.add("sasl", user)?;
+            pairs.add("sasl.mechanism", mechanism)?;
+        }
+        if let Some(address) = self.address {
+            pairs.add("address", address)?;
+        }
+        Ok(())
+    }
+}
+
+struct Pairs<'a, 'f> {
+    f: &'a mut fmt::Formatter<'f>,
+    first: bool,
+}
+
+impl Pairs<'_, '_> {
+    fn process(&mut self, unix: &UnixFacts) -> fmt::Result {
+        self.all("user", &unix.user)?;
+        self.add("uid", unix.uid)?;
+        self.all("group", unix.group.iter().chain(&unix.group_names))?;
+        self.all("gid", [unix.gid].iter().chain(&unix.groups))?;
+        self.add("pid", unix.pid)?;
+        self.all("selinux", &unix.selinux)
+    }
+
+    fn certificate(&mut self, x509: &X509Facts) -> fmt::Result {
+        self.add("dn", &x509.dn)?;
+        self.all("x509.dns", &x509.dns)?;
+        self.all("x509.ip", &x509.ip)?;
+        self.all("x509.uri", &x509.uri)?;
+        self.all("x509.san_email", &x509.san_email)?;
+        self.add("x509.issuer", &x509.issuer)?;
+        self.add("x509.serial", &x509.serial)?;
+        self.add("x509.fingerprint", &x509.fingerprint)
+    }
+
+    fn all<T: fmt::Display>(
+        &mut self,
+        key: &str,
+        values: impl IntoIterator<Item = T>,
+    ) -> fmt::Result {
+        values
+            .into_iter()
+            .try_for_each(|value| self.add(key, value))
+    }
+
+    /// What cannot be shown, such as the end of a line, is escaped: a client must not write the log.
+    fn add(&mut self, key: &str, value: impl fmt::Display) -> fmt::Result {
+        let mut text = String::new();
+        for c in value.to_string().chars() {
+            match c {
+                '"' => text.push_str("\"\""),
+                c if is_unprintable(c) => text.extend(c.escape_unicode()),
+                c => text.push(c),
+            }
+        }
+        let comma = if self.first { "" } else { "," };
+        self.first = false;
+        let plain = text
+            .chars()
+            .all(|c| c.is_ascii_graphic() && !matches!(c, '"' | ',' | '\''));
+        if plain {
+            write!(self.f, "{comma}{key}={text}")
+        } else {
+            write!(self.f, "{comma}{key}=\"{text}\"")
+        }
     }
 }
 
@@ -301,6 +385,34 @@ mod tests {
         assert_eq!((&*sasl.user, &*sasl.mechanism), ("alice", "PLAIN"));
         assert_eq!(facts.address.unwrap().ip().to_string(), "192.0.2.1");
         assert_eq!(facts.unix, None);
+    }
+
+    #[test]
+    fn what_is_shown_of_a_client_is_read_again() {
+        for text in [
+            concat!(
+                r#"dn="CN=ci,OU=Ops+O=""Acme"" \, Inc",x509.dns=ci.example,x509.ip=2001:db8::1,"#,
+                r#"x509.uri=spiffe://a/ci,x509.uri=urn:b,x509.san_email=a@b,x509.issuer="CN=CA,C=DE","#,
+                "x509.serial=a,x509.fingerprint=abcd,",
+                "sasl=alice,sasl.mechanism=PLAIN,address=[2001:db8::2]:4321"
+            ),
+            "user=alice,uid=1000,group=users,group=libvirt,gid=100,gid=7,pid=9,selinux=\"u:r:t:s0:c1,c2\"",
+            "",
+        ] {
+            let facts: ClientFacts = text.parse().unwrap();
+            assert_eq!(facts.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_client_cannot_write_lines_into_the_log() {
+        let mut facts = ClientFacts::default();
+        facts.x509.get_or_insert_default().dns = vec!["a\n ERROR b\u{202e}".into()];
+        let shown = facts.to_string();
+        assert!(
+            shown.contains(r#"x509.dns="a\u{a} ERROR b\u{202e}""#),
+            "{shown}"
+        );
     }
 
     #[test]

@@ -154,8 +154,6 @@ pub struct Sasl {
     pub passwords: Option<PathBuf>,
     /// What of the certificate is the user of [`Mechanism::External`].
     pub external_user: ExternalUser,
-    /// Keys of the service for [`Mechanism::Gssapi`]; `None` leaves the place to Kerberos.
-    pub keytab: Option<PathBuf>,
     /// Strength, in bits of a key, that a security layer must have where there is no TLS.
     pub min_ssf: u16,
 }

@@ -65,8 +65,8 @@ pub(super) struct Daemon {
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(super) max_clients: Option<usize>,
     /// Connections that may be on their way through TLS handshake and authentication at once,
-    /// counted apart for local and remote clients. A further one takes the place of the one that
-    /// has waited longest. Default: 20.
+    /// counted apart for local and remote clients. A further one takes the place of one of the user
+    /// or address that has most of them, the one that has waited longest. Default: 500.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(super) max_unauthenticated: Option<usize>,
 }
@@ -176,11 +176,9 @@ pub(super) struct Sasl {
     pub(super) passwords: Option<FilePath>,
     /// What of the client's certificate is the user of EXTERNAL. Default: cn.
     pub(super) external_user: Option<ExternalUser>,
-    /// File with the Kerberos keys of the service, for GSSAPI. Default: Kerberos' own.
-    pub(super) keytab: Option<FilePath>,
     /// Strength, in bits of a key, of the security layer that GSSAPI puts around a connection
-    /// without TLS. Default: 56.
-    #[schemars(range(min = 56, max = 256))]
+    /// without TLS. Kerberos' tokens promise 128 at the most. Default: 56.
+    #[schemars(range(min = 56, max = 128))]
     pub(super) min_ssf: Option<u16>,
 }
 
@@ -199,7 +197,8 @@ pub(super) enum Mechanism {
     /// The client's certificate.
     #[serde(rename = "EXTERNAL")]
     External,
-    /// Kerberos.
+    /// Kerberos. The keys of the service are in Kerberos' own keytab, or in the one that KRB5_KTNAME
+    /// names in the daemon's environment.
     #[serde(rename = "GSSAPI")]
     Gssapi,
 }

@@ -304,7 +304,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// Control characters, and those that turn the direction of the text around them.
-fn is_unprintable(c: char) -> bool {
+pub(super) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -1,5 +1,7 @@
 //! Arguments and replies of the few calls that the proxy reads or makes itself.
 
+use std::borrow::Cow;
+
 use super::limits::{AUTH_TYPES, IDENTITY_PARAMS, SASL_DATA, SASL_MECHANISM, STRING};
 use super::xdr::{Reader, Writer, XdrError};
 
@@ -155,14 +157,14 @@ impl SaslReply<'_> {
 }
 
 /// A value of a typed parameter; the kinds that identities have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ParamValue<'a> {
     /// `long long`.
     I64(i64),
     /// `unsigned long long`.
     U64(u64),
     /// String.
-    Text(&'a str),
+    Text(Cow<'a, str>),
 }
 
 /// Writes the arguments of `CONNECT_SET_IDENTITY`: typed parameters, and no flags. Parameters over
@@ -172,9 +174,9 @@ pub fn encode_identity(params: &[(&str, ParamValue<'_>)], writer: &mut Writer<'_
     writer.u32(u32::try_from(params.len()).unwrap_or(0));
     for (field, value) in params {
         writer.string(field);
-        match *value {
-            ParamValue::I64(value) => writer.u32(3).i64(value),
-            ParamValue::U64(value) => writer.u32(4).u64(value),
+        match value {
+            ParamValue::I64(value) => writer.u32(3).i64(*value),
+            ParamValue::U64(value) => writer.u32(4).u64(*value),
             ParamValue::Text(value) => writer.u32(7).string(value),
         };
     }
@@ -224,7 +226,7 @@ mod tests {
         let mut payload = Vec::new();
         let params = [
             ("process-id", ParamValue::I64(5)),
-            ("user-name", ParamValue::Text("u")),
+            ("user-name", ParamValue::Text("u".into())),
         ];
         encode_identity(&params, &mut Writer::new(&mut payload));
         let expected = b"\0\0\0\x02\

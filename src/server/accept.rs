@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
+use super::access::Access;
 use super::context::Context;
 use super::workers::{Conn, Workers};
 use crate::policy::model::Listener;
@@ -18,6 +19,15 @@ use crate::policy::model::Listener;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// Longest pause: how late we may notice that there are descriptors again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What clients of a listening socket get.
+#[derive(Debug, Clone)]
+pub(crate) struct Served {
+    /// The listener of the policy in force.
+    pub(crate) listener: Arc<Listener>,
+    /// Who may connect, where the socket's file does not say it.
+    pub(crate) admits: Option<Access>,
+}
 
 /// A listening socket.
 #[derive(Debug)]
@@ -48,7 +58,7 @@ impl Socket {
 /// `None`, clients are accepted and closed at once, so that they do not hang in the queue.
 pub(crate) async fn run(
     socket: Socket,
-    serves: watch::Receiver<Option<Arc<Listener>>>,
+    serves: watch::Receiver<Option<Served>>,
     ctx: Arc<Context>,
     workers: Arc<Workers>,
 ) {
@@ -73,9 +83,9 @@ pub(crate) async fn run(
             None => {}
             Some(Ok(conn)) => {
                 exhausted = exhausted.map(|_| FIRST_PAUSE);
-                let listener = serves.borrow().clone();
-                if let Some(listener) = listener {
-                    workers.serve(conn, listener, ctx.clients.enter());
+                let served = serves.borrow().clone();
+                if let Some(served) = served {
+                    workers.serve(conn, served, ctx.clients.enter());
                 }
             }
             Some(Err(error)) if is_exhaustion(&error) => {

@@ -155,3 +155,48 @@ fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
     let both_wide = one.ip().is_unspecified() && other.ip().is_unspecified();
     one.port() == other.port() && (both_wide || one.ip() == other.ip())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is the failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_go_to_the_listener_of_their_name_or_address() {
+        let text = "version: 1
+listeners:
+  main: { unix: /run/main }
+  tcp: { tcp: '127.0.0.1:16509' }
+  tls: { tcp: ['0.0.0.0:16514', '192.0.2.1:16515'], tls: {} }
+upstreams: { u: { unix: /run/u } }
+routes: [{ uri: x, upstream: u }]
+";
+        let policy = crate::policy::load("f", text, &|_| None).unwrap().policy;
+        let path = |path: &str| Bound::Path(path.into());
+        let address = |address: &str| Bound::Address(address.parse().unwrap());
+        for (name, bound, expected) in [
+            ("main", Bound::Elsewhere, Some("main")),
+            ("tls", address("127.0.0.1:1"), Some("tls")),
+            ("virtproxyd.socket", path("/run/main"), Some("main")),
+            ("virtproxyd.socket", path("/run/other"), None),
+            ("virtproxyd-tls.socket", address("[::]:16514"), Some("tls")),
+            (
+                "virtproxyd-tls.socket",
+                address("0.0.0.0:16514"),
+                Some("tls"),
+            ),
+            (
+                "virtproxyd-tls.socket",
+                address("192.0.2.1:16515"),
+                Some("tls"),
+            ),
+            ("virtproxyd-tls.socket", address("0.0.0.0:16515"), None),
+            ("virtproxyd-tcp.socket", address("[::]:16509"), None),
+            ("", Bound::Elsewhere, None),
+        ] {
+            let found = matching(name, &bound, &policy.listeners);
+            let found = found.map(|listener| &*listener.name);
+            assert_eq!(found, expected, "{name} {bound}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 
 use super::auth::certificates::{CertificateStore, Certificates};
 use super::auth::polkit::{self, Polkit};
-use super::auth::unauthenticated::{Unauthenticated, Waiting};
+use super::auth::unauthenticated::{Origin, Unauthenticated, Waiting};
 use super::clients::Clients;
 use super::drain::Drain;
 use super::lookups::Lookups;
@@ -64,11 +64,11 @@ pub(crate) struct UnauthenticatedByKind {
 
 impl UnauthenticatedByKind {
     /// Counts a client of `listener`, if it has anything to prove.
-    pub(crate) fn enter(&self, listener: &Listener) -> Option<Waiting> {
+    pub(crate) fn enter(&self, listener: &Listener, origin: Origin) -> Option<Waiting> {
         match listener.address {
             ListenAddress::Unix { .. } if listener.auth == Auth::None => None,
-            ListenAddress::Unix { .. } => Some(self.local.enter()),
-            ListenAddress::Tcp { .. } => Some(self.remote.enter()),
+            ListenAddress::Unix { .. } => Some(self.local.enter(origin)),
+            ListenAddress::Tcp { .. } => Some(self.remote.enter(origin)),
         }
     }
 

@@ -10,11 +10,12 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::accept::{self, Socket};
+use super::accept::{self, Served, Socket};
+use super::access::Access;
 use super::activation::{self, Bound, Inherited, Passed};
 use super::context::Context;
 use super::names;
-use super::socket_file::{Access, BindError, SocketFile};
+use super::socket_file::{BindError, SocketFile};
 use super::tcp_socket;
 use super::workers::Workers;
 use crate::policy::model::{ListenAddress, Listener, Policy};
@@ -34,7 +35,7 @@ pub(crate) struct Listeners {
 #[derive(Debug)]
 struct Open {
     origin: Origin,
-    serves: watch::Sender<Option<Arc<Listener>>>,
+    serves: watch::Sender<Option<Served>>,
     /// It was logged that its clients are turned away.
     warned: bool,
     task: JoinHandle<()>,
@@ -75,7 +76,7 @@ impl Drop for Open {
 #[derive(Debug)]
 pub(crate) struct Stage {
     /// What each open socket is to serve.
-    serves: Vec<Option<Arc<Listener>>>,
+    serves: Vec<Option<Served>>,
     added: Vec<(Socket, Origin, Arc<Listener>)>,
 }
 
@@ -110,14 +111,28 @@ pub(crate) fn resolve_groups(policy: &Policy) -> Result<GroupIds, BindError> {
 }
 
 impl Stage {
-    fn serve(&mut self, index: usize, listener: &Arc<Listener>) {
+    fn serve(&mut self, index: usize, listener: &Arc<Listener>, admits: Option<Access>) {
         if let Some(serves) = self.serves.get_mut(index) {
-            *serves = Some(Arc::clone(listener));
+            *serves = Some(Served {
+                listener: Arc::clone(listener),
+                admits,
+            });
         }
     }
 
     fn add(&mut self, socket: Socket, origin: Origin, listener: &Arc<Listener>) {
         self.added.push((socket, origin, Arc::clone(listener)));
+    }
+}
+
+/// The permissions that the policy gives a listener's UNIX socket.
+fn access(listener: &Listener, groups: &GroupIds) -> Option<Access> {
+    match &listener.address {
+        ListenAddress::Unix { mode, group, .. } => Some(Access {
+            mode: *mode,
+            gid: group.as_ref().and_then(|group| groups.get(group)).copied(),
+        }),
+        ListenAddress::Tcp { .. } => None,
     }
 }
 
@@ -174,22 +189,20 @@ impl Listeners {
         let mut changed: Vec<(usize, Access)> = Vec::new();
         for listener in &policy.listeners {
             let inherited = self.inherited_by(listener, &policy.listeners)?;
+            let access = access(listener, groups);
             for index in &inherited {
-                stage.serve(*index, listener);
+                stage.serve(*index, listener, access);
             }
             if !inherited.is_empty() {
                 continue;
             }
             match &listener.address {
-                ListenAddress::Unix { path, mode, group } => {
-                    let access = Access {
-                        mode: *mode,
-                        gid: group.as_ref().and_then(|group| groups.get(group)).copied(),
-                    };
+                ListenAddress::Unix { path, .. } => {
+                    let Some(access) = access else { continue };
                     let is_it = |origin: &Origin| matches!(origin, Origin::File(file) if file.path() == path);
                     if let Some(index) = self.position(is_it) {
                         changed.push((index, access));
-                        stage.serve(index, listener);
+                        stage.serve(index, listener, None);
                         continue;
                     }
                     let (socket, file) = SocketFile::bind(path, access)?;
@@ -205,7 +218,7 @@ impl Listeners {
                     for address in addresses {
                         let is_it = |origin: &Origin| matches!(origin, Origin::Address(own) if own == address);
                         if let Some(index) = self.position(is_it) {
-                            stage.serve(index, listener);
+                            stage.serve(index, listener, None);
                             continue;
                         }
                         let socket = open_tcp(*address).map_err(|source| BindError::Tcp {
@@ -269,8 +282,10 @@ impl Listeners {
     /// How many listeners of the policy are served; one may have several sockets.
     pub(crate) fn serving(&self) -> usize {
         let served = self.open.iter().filter_map(|open| {
-            let listener = open.serves.borrow();
-            listener.as_ref().map(|listener| Arc::clone(&listener.name))
+            let served = open.serves.borrow();
+            served
+                .as_ref()
+                .map(|served| Arc::clone(&served.listener.name))
         });
         served.collect::<HashSet<_>>().len()
     }
@@ -317,7 +332,11 @@ impl Listeners {
     }
 
     fn open(&mut self, socket: Socket, origin: Origin, listener: Option<Arc<Listener>>) {
-        let (serves, receiver) = watch::channel(listener);
+        let served = listener.map(|listener| Served {
+            listener,
+            admits: None,
+        });
+        let (serves, receiver) = watch::channel(served);
         let task = tokio::spawn(accept::run(
             socket,
             receiver,

@@ -3,13 +3,13 @@
 //! The main thread accepts, reloads and talks to the service manager; worker threads run the
 //! connections.
 //!
-//! - `accept`, `activation`, `listeners`, `socket_file`, `tcp_socket`, `lockfile`: the
+//! - `accept`, `access`, `activation`, `listeners`, `socket_file`, `tcp_socket`, `lockfile`: the
 //!   listening sockets.
 //! - `clients`, `context`, `workers`, `connection`: the clients, from accept to close.
 //! - `peercred`, `names`, `lookups`: who a client is.
 //! - `auth`: who a client is, where that takes a dialogue.
 //! - `pump`, `side`, `inbox`, `outbox`: bytes between two connections and a session.
-//! - `transport`, `socket`, `security_layer`: what a connection is made of.
+//! - `transport`, `socket`, `tls_channel`, `security_layer`: what a connection is made of.
 //! - `upstream`: dialling a driver daemon.
 //! - `reload`, `renewal`, `file_watch`: the policy file and certificates, read again.
 //! - `drain`, `notify`, `daemonize`, `pid_file`, `logging`, `paths`: a daemon's manners.
@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 use tokio::time::{Interval, MissedTickBehavior};
 
 mod accept;
+mod access;
 mod activation;
 pub mod auth;
 mod clients;
@@ -53,6 +54,7 @@ mod side;
 mod socket;
 mod socket_file;
 mod tcp_socket;
+mod tls_channel;
 mod transport;
 mod upstream;
 mod workers;

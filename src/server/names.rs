@@ -1,7 +1,8 @@
 //! Names of user and group ids, from the system's user database, remembered for a while.
 //!
 //! A look-up may ask a directory server and block for seconds, so it must only be made on a
-//! blocking thread. The memory makes it rare, and its age limit lets changes come through.
+//! blocking thread; what is remembered may be had anywhere. The memory makes look-ups rare, and its
+//! age limit lets changes come through.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -24,25 +25,45 @@ pub(crate) struct Names {
     groups: Cache<u32, Option<String>>,
 }
 
+/// What is done about a name that is not remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// The user database is asked, which blocks.
+    Ask,
+    /// It is an error of kind [`io::ErrorKind::WouldBlock`].
+    Refuse,
+}
+
 impl Names {
-    /// Name of a user id, `None` if it has none. Blocks.
+    /// Name of a user id, `None` if it has none.
     ///
     /// # Errors
-    /// The user database could not be asked: whether there is a name is not known.
-    pub(crate) fn user(&self, uid: u32) -> io::Result<Option<String>> {
+    /// The user database could not or must not be asked: whether there is a name is not known.
+    pub(crate) fn user(&self, uid: u32, unknown: Unknown) -> io::Result<Option<String>> {
         self.users.get_or(uid, || {
+            unknown.may_block()?;
             known(User::from_uid(Uid::from_raw(uid))).map(|user| Some(user?.name))
         })
     }
 
-    /// Name of a group id, `None` if it has none. Blocks.
+    /// Name of a group id, `None` if it has none.
     ///
     /// # Errors
     /// As for [`user`](Self::user).
-    pub(crate) fn group(&self, gid: u32) -> io::Result<Option<String>> {
+    pub(crate) fn group(&self, gid: u32, unknown: Unknown) -> io::Result<Option<String>> {
         self.groups.get_or(gid, || {
+            unknown.may_block()?;
             known(Group::from_gid(Gid::from_raw(gid))).map(|group| Some(group?.name))
         })
+    }
+}
+
+impl Unknown {
+    fn may_block(self) -> io::Result<()> {
+        match self {
+            Self::Ask => Ok(()),
+            Self::Refuse => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 }
 
@@ -112,9 +133,13 @@ mod tests {
     #[test]
     fn names_of_known_and_unknown_ids() {
         let names = Names::default();
-        assert_eq!(names.user(0).unwrap().as_deref(), Some("root"));
-        assert_eq!(names.group(0).unwrap().as_deref(), Some("root"));
-        assert_eq!(names.user(3_999_999_999).unwrap(), None);
+        let error = names.user(0, Unknown::Refuse).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        for unknown in [Unknown::Ask, Unknown::Refuse] {
+            assert_eq!(names.user(0, unknown).unwrap().as_deref(), Some("root"));
+            assert_eq!(names.group(0, unknown).unwrap().as_deref(), Some("root"));
+            assert_eq!(names.user(3_999_999_999, unknown).unwrap(), None);
+        }
         assert_eq!(group_id("root").unwrap(), Some(0));
         assert_eq!(group_id("no such group").unwrap(), None);
     }

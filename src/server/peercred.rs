@@ -1,21 +1,24 @@
 //! Who is at the other end of a UNIX socket: what the kernel recorded when it connected, and what
 //! `/proc` says of that process, as far as it is certainly the same one.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::names::Names;
+use super::names::{Names, Unknown};
 use crate::policy::facts::UnixFacts;
 
 /// Supplementary groups of a client. Directories give their users a few hundred at the most; Linux
 /// allows 65536, which a user with a range of ids of his own can take, to be asked about one by one.
 const MAX_GROUPS: usize = 1024;
+
+/// Bytes that most files of `/proc` are shorter than.
+const FILE: usize = 4096;
 
 /// The kernel's record of the peer.
 #[derive(Debug)]
@@ -61,15 +64,16 @@ impl Peer {
         })
     }
 
-    /// Everything known of the peer. Blocks on the user database.
+    /// Everything known of the peer. Blocks on the user database if it may be asked.
     ///
     /// What comes from `/proc` is left out where the process has gone or may be another one, and
     /// where it now runs with other ids than it connected with.
     ///
     /// # Errors
     /// The user database could not be asked, or would have to be asked for too many groups. The
-    /// client must then be refused: rules that exclude by name would not see it.
-    pub(crate) fn facts(&self, names: &Names) -> io::Result<UnixFacts> {
+    /// client must then be refused: rules that exclude by name would not see it. Or it must not be
+    /// asked, as [`Unknown::Refuse`] has it.
+    pub(crate) fn facts(&self, names: &Names, unknown: Unknown) -> io::Result<UnixFacts> {
         let process = self.process().unwrap_or_default();
         if process.groups.len() > MAX_GROUPS {
             let error = format!("a process with more than {MAX_GROUPS} groups");
@@ -77,7 +81,7 @@ impl Peer {
         }
         let mut group_names = Vec::new();
         for gid in &process.groups {
-            group_names.extend(names.group(*gid)?);
+            group_names.extend(names.group(*gid, unknown)?);
         }
         Ok(UnixFacts {
             pid: self.pid,
@@ -85,8 +89,8 @@ impl Peer {
             uid: self.uid,
             gid: self.gid,
             groups: process.groups,
-            user: names.user(self.uid)?,
-            group: names.group(self.gid)?,
+            user: names.user(self.uid, unknown)?,
+            group: names.group(self.gid, unknown)?,
             group_names,
             selinux: process.label,
             unproven: !process.proven,
@@ -100,10 +104,10 @@ impl Peer {
         }
         let proc = PathBuf::from(format!("/proc/{}", self.pid));
         let read_start =
-            || parse_start_time(&String::from_utf8_lossy(&fs::read(proc.join("stat")).ok()?));
+            || parse_start_time(&String::from_utf8_lossy(&read(&proc.join("stat")).ok()?));
         let start_time = read_start()?;
-        let status = fs::read(proc.join("status")).ok()?;
-        let label = fs::read(proc.join("attr/current")).unwrap_or_default();
+        let status = read(&proc.join("status")).ok()?;
+        let label = read(&proc.join("attr/current")).unwrap_or_default();
         // Only now: if the process still lives, its pid has led to it all along.
         let same = match &self.handle {
             Handle::Pidfd(pidfd) => is_running(pidfd),
@@ -135,6 +139,13 @@ struct Process {
     label: Option<String>,
     /// Groups and label are those of the process that connected.
     proven: bool,
+}
+
+/// All of a file of `/proc`, which says of none how long it is: most come in one piece.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(FILE);
+    File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// A pidfd becomes readable when its process ends.
@@ -235,7 +246,10 @@ mod tests {
     #[test]
     fn the_facts_of_this_very_process() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let facts = Peer::of(&ours).unwrap().facts(&Names::default()).unwrap();
+        let facts = Peer::of(&ours)
+            .unwrap()
+            .facts(&Names::default(), Unknown::Ask)
+            .unwrap();
         assert_eq!(facts.pid, i32::try_from(std::process::id()).unwrap());
         assert_eq!(facts.uid, rustix::process::geteuid().as_raw());
         assert!(facts.start_time.is_some());
@@ -253,7 +267,7 @@ mod tests {
         // The same on a kernel without pidfds for peers.
         let mut peer = Peer::of(&ours).unwrap();
         peer.handle = Handle::Unsupported;
-        assert_eq!(peer.facts(&Names::default()).unwrap(), facts);
+        assert_eq!(peer.facts(&Names::default(), Unknown::Ask).unwrap(), facts);
     }
 
     #[test]
@@ -304,7 +318,10 @@ mod tests {
             return;
         }
         let (conn, mut child) = connected_process("[1, 2]");
-        let facts = Peer::of(&conn).unwrap().facts(&Names::default()).unwrap();
+        let facts = Peer::of(&conn)
+            .unwrap()
+            .facts(&Names::default(), Unknown::Ask)
+            .unwrap();
         assert_eq!((facts.uid, facts.gid), (65534, 65534));
         assert_eq!(facts.groups, [1, 2]);
         assert_eq!(facts.group_names, ["daemon", "bin"]);
@@ -319,7 +336,9 @@ mod tests {
             return;
         }
         let (conn, mut child) = connected_process("range(100000, 165536)");
-        let facts = Peer::of(&conn).unwrap().facts(&Names::default());
+        let facts = Peer::of(&conn)
+            .unwrap()
+            .facts(&Names::default(), Unknown::Ask);
         let error = facts.unwrap_err().to_string();
         assert!(error.contains("more than 1024 groups"), "{error}");
         drop(child.stdin.take());

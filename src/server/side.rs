@@ -93,13 +93,15 @@ impl Side {
         }
     }
 
-    /// Receives once; a connection that was reset has ended like one that was closed.
+    /// Receives once; a connection that was reset has ended like one that was closed, and so has TLS
+    /// that was cut: frames have their own length, and libvirt's clients leave that way.
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (room, descriptors) = self.inbox.room();
         match ready!(self.transport.poll_recv(cx, room, descriptors)) {
             Ok(0) => self.eof = true,
             Err(error) => {
-                if error.kind() != io::ErrorKind::ConnectionReset {
+                let left = [io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof];
+                if !left.contains(&error.kind()) {
                     tracing::warn!(%error, "cannot receive from a peer: closing");
                 }
                 self.eof = true;

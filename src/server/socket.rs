@@ -8,13 +8,14 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::{
     self, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
 use tokio::io::Interest;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
 
 use crate::protocol::limits::FRAME_DESCRIPTORS;
 
@@ -22,35 +23,101 @@ use crate::protocol::limits::FRAME_DESCRIPTORS;
 /// carry is cut off by the kernel, which closes what it cuts.
 const CONTROL: usize = rustix::cmsg_space!(ScmRights(FRAME_DESCRIPTORS));
 
-/// A tokio socket: readiness, and the call itself.
+/// A socket of the runtime's: readiness, and the call itself.
 pub(super) trait Socket: AsFd {
     fn poll_ready(&self, cx: &mut Context<'_>, interest: Interest) -> Poll<io::Result<()>>;
     fn try_io(&self, interest: Interest, io: impl FnOnce() -> io::Result<()>) -> io::Result<()>;
 }
 
-macro_rules! socket {
-    ($stream:ty) => {
-        impl Socket for $stream {
-            fn poll_ready(&self, cx: &mut Context<'_>, interest: Interest) -> Poll<io::Result<()>> {
-                if interest.is_readable() {
-                    self.poll_read_ready(cx)
-                } else {
-                    self.poll_write_ready(cx)
-                }
-            }
+impl Socket for TcpStream {
+    fn poll_ready(&self, cx: &mut Context<'_>, interest: Interest) -> Poll<io::Result<()>> {
+        if interest.is_readable() {
+            self.poll_read_ready(cx)
+        } else {
+            self.poll_write_ready(cx)
+        }
+    }
 
-            fn try_io(
-                &self,
-                interest: Interest,
-                io: impl FnOnce() -> io::Result<()>,
-            ) -> io::Result<()> {
-                self.try_io(interest, io)
+    fn try_io(&self, interest: Interest, io: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.try_io(interest, io)
+    }
+}
+
+/// A connected UNIX socket.
+///
+/// Linux tells the sender of every frame when the receiver has taken it. Nobody waits for that as
+/// long as there is room, so the runtime is not asked about room until the socket has been full for
+/// the first time: it halves how often a connection wakes up for a call.
+#[derive(Debug)]
+pub(crate) struct UnixSocket {
+    fd: AsyncFd<OwnedFd>,
+    /// The runtime is asked about room.
+    has_been_full: bool,
+}
+
+impl UnixSocket {
+    /// Takes a connected, non-blocking socket. Call it within the runtime that is to serve it.
+    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            fd: register(socket, Interest::READABLE)?,
+            has_been_full: false,
+        })
+    }
+
+    /// Makes one transfer; from the first one for which there is no room, the runtime is asked.
+    fn poll_send_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut transfer: impl FnMut(BorrowedFd<'_>) -> Result<Transfer, Errno>,
+    ) -> Poll<io::Result<usize>> {
+        while !self.has_been_full {
+            match transfer(self.fd.as_fd()) {
+                Ok(Transfer { count, .. }) => return Poll::Ready(Ok(count)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    // The runtime takes no second wish for a descriptor that it has.
+                    let socket = fcntl_dupfd_cloexec(&self.fd, 0)?;
+                    self.fd = register(socket, Interest::READABLE | Interest::WRITABLE)?;
+                    self.has_been_full = true;
+                    // Whoever waits to receive has to tell the new one.
+                    cx.waker().wake_by_ref();
+                }
+                Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
-    };
+        poll_transfer(&self.fd, cx, Interest::WRITABLE, transfer)
+    }
 }
-socket!(UnixStream);
-socket!(TcpStream);
+
+impl AsFd for UnixSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "the objection is to types that may name another descriptor each time, which an \
+              `OwnedFd` cannot"
+)]
+fn register(socket: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(socket, interest)
+}
+
+impl Socket for AsyncFd<OwnedFd> {
+    fn poll_ready(&self, cx: &mut Context<'_>, interest: Interest) -> Poll<io::Result<()>> {
+        let ready = if interest.is_readable() {
+            self.poll_read_ready(cx)
+        } else {
+            self.poll_write_ready(cx)
+        };
+        ready.map_ok(|_| ())
+    }
+
+    fn try_io(&self, interest: Interest, io: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.try_io(interest, |_| io())
+    }
+}
 
 /// What one transfer did: bytes moved, and whether the socket is now known to be empty or full.
 struct Transfer {
@@ -96,13 +163,13 @@ fn is_passing(error: &io::Error) -> bool {
 
 /// Receives bytes, and appends the descriptors that came along. 0 bytes are the end.
 pub(super) fn poll_recv_unix(
-    socket: &UnixStream,
+    socket: &UnixSocket,
     cx: &mut Context<'_>,
     buffer: &mut [u8],
     descriptors: &mut VecDeque<OwnedFd>,
 ) -> Poll<io::Result<usize>> {
     let room = buffer.len();
-    poll_transfer(socket, cx, Interest::READABLE, |fd| {
+    poll_transfer(&socket.fd, cx, Interest::READABLE, |fd| {
         let mut space = [MaybeUninit::uninit(); CONTROL];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
@@ -144,27 +211,38 @@ pub(super) fn poll_recv_tcp(
 }
 
 /// Sends some of `bytes`; returns how many.
-pub(super) fn poll_send(
-    socket: &impl Socket,
+pub(super) fn poll_send_unix(
+    socket: &mut UnixSocket,
     cx: &mut Context<'_>,
     bytes: &[u8],
 ) -> Poll<io::Result<usize>> {
-    poll_transfer(socket, cx, Interest::WRITABLE, |fd| {
-        let count = net::send(fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
-        Ok(Transfer {
-            count,
-            exhausted: count < bytes.len(),
-        })
+    socket.poll_send_with(cx, |fd| send(fd, bytes))
+}
+
+/// Sends some of `bytes`; returns how many.
+pub(super) fn poll_send_tcp(
+    socket: &TcpStream,
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+) -> Poll<io::Result<usize>> {
+    poll_transfer(socket, cx, Interest::WRITABLE, |fd| send(fd, bytes))
+}
+
+fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<Transfer, Errno> {
+    let count = net::send(fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+    Ok(Transfer {
+        count,
+        exhausted: count < bytes.len(),
     })
 }
 
 /// Sends one byte with one descriptor.
 pub(super) fn poll_send_descriptor(
-    socket: &UnixStream,
+    socket: &mut UnixSocket,
     cx: &mut Context<'_>,
     descriptor: BorrowedFd<'_>,
 ) -> Poll<io::Result<()>> {
-    let sent = poll_transfer(socket, cx, Interest::WRITABLE, |fd| {
+    let sent = socket.poll_send_with(cx, |fd| {
         let rights = [descriptor];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);

@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::access::Access;
 use super::lockfile::LockFile;
 use super::paths::{self, identity};
 
@@ -66,15 +67,6 @@ pub(crate) enum BindError {
         /// Why it failed.
         source: io::Error,
     },
-}
-
-/// Who may connect to a socket: permission bits and group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Access {
-    /// Permission bits.
-    pub(crate) mode: u32,
-    /// Group id; `None` is the process's own.
-    pub(crate) gid: Option<u32>,
 }
 
 /// The file of a socket of our own. Dropping it removes the file, if it is still ours.

@@ -5,19 +5,18 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{self, Shutdown};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsStream;
+use tokio::net::TcpStream;
 
 use super::auth::authenticator::Over;
+use super::auth::certificates::CertificateId;
 use super::auth::sasl::SecurityLayer;
 use super::security_layer::Layered;
-use super::socket;
+use super::socket::{self, UnixSocket};
+use super::tls_channel::TlsChannel;
 
 /// A connection. What is sent may lie in a layer until [`Transport::poll_flush`] is ready.
 #[derive(Debug)]
@@ -31,14 +30,25 @@ pub(super) struct Transport {
 #[derive(Debug)]
 pub(crate) enum Channel {
     /// A UNIX socket, the only one that carries descriptors.
-    Unix(UnixStream),
+    Unix(UnixSocket),
     /// Plain TCP.
     Tcp(TcpStream),
     /// TLS over TCP, after its handshake.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(TlsChannel),
 }
 
 impl Channel {
+    /// The certificates that the client showed by TLS, its own first; empty if it has none.
+    pub(super) fn client_chain(&self) -> Vec<CertificateId> {
+        match self {
+            Self::Unix(_) | Self::Tcp(_) => Vec::new(),
+            Self::Tls(channel) => {
+                let chain = channel.client_chain().iter();
+                chain.filter_map(|der| CertificateId::of(der)).collect()
+            }
+        }
+    }
+
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
@@ -48,26 +58,22 @@ impl Channel {
         match self {
             Self::Unix(socket) => socket::poll_recv_unix(socket, cx, buffer, descriptors),
             Self::Tcp(socket) => socket::poll_recv_tcp(socket, cx, buffer),
-            Self::Tls(stream) => {
-                let mut buffer = ReadBuf::new(buffer);
-                ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
-                Poll::Ready(Ok(buffer.filled().len()))
-            }
+            Self::Tls(channel) => channel.poll_recv(cx, buffer),
         }
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Unix(socket) => socket::poll_send(socket, cx, bytes),
-            Self::Tcp(socket) => socket::poll_send(socket, cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(socket) => socket::poll_send_unix(socket, cx, bytes),
+            Self::Tcp(socket) => socket::poll_send_tcp(socket, cx, bytes),
+            Self::Tls(channel) => channel.poll_send(cx, bytes),
         }
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Unix(_) | Self::Tcp(_) => Poll::Ready(Ok(())),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(channel) => channel.poll_flush(cx),
         }
     }
 }
@@ -77,7 +83,7 @@ impl AsFd for Channel {
         match self {
             Self::Unix(socket) => socket.as_fd(),
             Self::Tcp(socket) => socket.as_fd(),
-            Self::Tls(stream) => stream.get_ref().0.as_fd(),
+            Self::Tls(channel) => channel.socket().as_fd(),
         }
     }
 }
@@ -93,7 +99,7 @@ impl Transport {
 
     /// Takes a connected, non-blocking UNIX socket.
     pub(super) fn unix(socket: StdUnixStream) -> io::Result<Self> {
-        Ok(Self::new(Channel::Unix(UnixStream::from_std(socket)?)))
+        Ok(Self::new(Channel::Unix(UnixSocket::new(socket.into())?)))
     }
 
     /// Puts a security layer over what is sent from now on, and over what is received behind
@@ -146,11 +152,11 @@ impl Transport {
 
     /// Sends one byte with one descriptor, as libvirt does for each descriptor of a frame.
     pub(super) fn poll_send_descriptor(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         descriptor: BorrowedFd<'_>,
     ) -> Poll<io::Result<()>> {
-        match &self.channel {
+        match &mut self.channel {
             Channel::Unix(socket) if self.layer.is_none() => {
                 socket::poll_send_descriptor(socket, cx, descriptor)
             }
@@ -184,7 +190,7 @@ impl Transport {
     pub(super) fn shutdown_write(&mut self, cx: &mut Context<'_>) {
         // A peer that has gone needs no telling, and one that takes nothing is not waited for.
         match &mut self.channel {
-            Channel::Tls(stream) => _ = Pin::new(stream).poll_shutdown(cx),
+            Channel::Tls(channel) => _ = channel.poll_shutdown(cx),
             channel => _ = net::shutdown(channel, Shutdown::Write),
         }
     }

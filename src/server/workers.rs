@@ -7,17 +7,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nix::sys::socket::{getsockopt, sockopt};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
+use super::accept::Served;
+use super::access::Access;
 use super::auth::handshake::{self, HandshakeError};
+use super::auth::unauthenticated::Origin;
 use super::clients::ClientGuard;
-use super::connection;
+use super::connection::Client;
 use super::context::Context;
 use super::lookups;
+use super::names::Unknown;
 use super::peercred::Peer;
+use super::socket::UnixSocket;
 use super::transport::Channel;
 use crate::policy::facts::ClientFacts;
 use crate::policy::model::Listener;
@@ -50,7 +56,7 @@ struct Worker {
 enum Job {
     Serve {
         conn: Conn,
-        listener: Arc<Listener>,
+        served: Served,
         guard: ClientGuard,
         load: LoadGuard,
     },
@@ -76,6 +82,17 @@ impl Conn {
                 Err(_) => "gone".to_owned(),
             },
         }
+    }
+
+    /// Whom it is counted with until it has proven who it is.
+    fn origin(&self) -> Origin {
+        let origin = match self {
+            Self::Unix(conn) => getsockopt(conn, sockopt::PeerCredentials)
+                .ok()
+                .map(|peer| Origin::User(peer.uid())),
+            Self::Tcp(conn) => conn.peer_addr().ok().map(|peer| peer.ip().into()),
+        };
+        origin.unwrap_or(Origin::Gone)
     }
 }
 
@@ -106,7 +123,7 @@ impl Workers {
     }
 
     /// Gives a client to the worker with the fewest. One that has died has none, and would get all.
-    pub(crate) fn serve(&self, conn: Conn, listener: Arc<Listener>, guard: ClientGuard) {
+    pub(crate) fn serve(&self, conn: Conn, served: Served, guard: ClientGuard) {
         let least = self
             .workers
             .iter()
@@ -119,7 +136,7 @@ impl Workers {
         worker.load.fetch_add(1, Ordering::Relaxed);
         let job = Job::Serve {
             conn,
-            listener,
+            served,
             guard,
             load: LoadGuard(Arc::clone(&worker.load)),
         };
@@ -203,13 +220,17 @@ fn work(
                 Job::Tick(number) => answered.store(number, Ordering::Relaxed),
                 Job::Serve {
                     conn,
-                    listener,
+                    served,
                     guard,
                     load,
                 } => {
                     let ctx = Arc::clone(ctx);
                     tokio::task::spawn_local(async move {
-                        attend(conn, listener, ctx).await;
+                        // In a box of its own: what it takes to arrive is large and soon over.
+                        let client = Box::pin(attend(conn, served, &ctx)).await;
+                        if let Some(client) = client {
+                            client.serve(&ctx).await;
+                        }
                         drop((guard, load));
                     });
                 }
@@ -221,9 +242,10 @@ fn work(
     runtime.shutdown_background();
 }
 
-/// Finds out who the client is, then serves it.
-async fn attend(conn: Conn, listener: Arc<Listener>, ctx: Arc<Context>) {
-    let waiting = ctx.unauthenticated.enter(&listener);
+/// Finds out who the client is; `None` if it is not to be served.
+async fn attend(conn: Conn, served: Served, ctx: &Arc<Context>) -> Option<Box<Client>> {
+    let Served { listener, admits } = served;
+    let waiting = ctx.unauthenticated.enter(&listener, conn.origin());
     let pushed_out = async {
         match &waiting {
             Some(waiting) => waiting.pushed_out().await,
@@ -233,16 +255,17 @@ async fn attend(conn: Conn, listener: Arc<Listener>, ctx: Arc<Context>) {
     let peer = conn.peer();
     let listener_name = &*listener.name;
     let arrived = tokio::select! {
-        arrived = arrive(conn, &listener, &ctx) => arrived,
+        arrived = arrive(conn, &listener, admits, ctx) => arrived,
         () = pushed_out => {
             tracing::info!(peer, listener = listener_name, "client closed: too many are not authenticated");
-            return;
+            return None;
         }
     };
     match arrived {
-        Ok((channel, facts)) => connection::serve(channel, facts, waiting, listener, ctx).await,
+        Ok((channel, facts)) => Client::new(channel, facts, waiting, listener, ctx).map(Box::new),
         Err(error) => {
             tracing::warn!(%error, peer, listener = listener_name, "client refused");
+            None
         }
     }
 }
@@ -250,15 +273,22 @@ async fn attend(conn: Conn, listener: Arc<Listener>, ctx: Arc<Context>) {
 async fn arrive(
     conn: Conn,
     listener: &Listener,
+    admits: Option<Access>,
     ctx: &Arc<Context>,
 ) -> Result<(Channel, ClientFacts), HandshakeError> {
     match conn {
         Conn::Unix(conn) => {
             let facts = gather(&conn, listener, ctx).await?;
-            Ok((
-                Channel::Unix(tokio::net::UnixStream::from_std(conn)?),
-                facts,
-            ))
+            if let (Some(access), Some(unix)) = (admits, &facts.unix)
+                && !access.admits(unix)
+            {
+                let Access { mode, .. } = access;
+                return Err(HandshakeError::NotAdmitted {
+                    uid: unix.uid,
+                    mode,
+                });
+            }
+            Ok((Channel::Unix(UnixSocket::new(conn.into())?), facts))
         }
         Conn::Tcp(conn) => handshake::arrive(conn, listener, &ctx.certificates).await,
     }
@@ -270,8 +300,14 @@ async fn gather(
     ctx: &Arc<Context>,
 ) -> io::Result<ClientFacts> {
     let peer = Peer::of(conn)?;
-    let shared = Arc::clone(ctx);
-    let unix = ctx.lookups.run(move || peer.facts(&shared.names)).await?;
+    let unix = match peer.facts(&ctx.names, Unknown::Refuse) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let shared = Arc::clone(ctx);
+            let ask = move || peer.facts(&shared.names, Unknown::Ask);
+            ctx.lookups.run(ask).await?
+        }
+        remembered => remembered?,
+    };
     Ok(ClientFacts {
         listener: Arc::clone(&listener.name),
         readonly: listener.readonly,
@@ -284,6 +320,13 @@ async fn gather(
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is the failed test")]
 mod tests {
     use super::*;
+
+    fn served(listener: &Arc<Listener>) -> Served {
+        Served {
+            listener: Arc::clone(listener),
+            admits: None,
+        }
+    }
     use crate::server::clients::Clients;
 
     const POLICY: &str = "
@@ -317,13 +360,13 @@ routes: [{ uri: \"*\", upstream: one }]
         };
         for _ in 0..4 {
             let (ours, _theirs) = UnixStream::pair().unwrap();
-            workers.serve(Conn::Unix(ours), Arc::clone(listener), clients.enter());
+            workers.serve(Conn::Unix(ours), served(listener), clients.enter());
         }
         assert_eq!((one.len(), two.len(), clients.live()), (2, 2, 4));
         one.close();
         two.close();
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        workers.serve(Conn::Unix(ours), Arc::clone(listener), clients.enter());
+        workers.serve(Conn::Unix(ours), served(listener), clients.enter());
         assert_eq!(clients.live(), 4);
     }
 }

@@ -45,8 +45,8 @@ pub enum Action {
     Secure,
     /// The client has proven who it is: it no longer counts as unauthenticated.
     Authenticated,
-    /// A proof was refused: to be counted.
-    AuthenticationFailed,
+    /// A proof was refused: to be counted, and logged with the reason, which the client is not told.
+    AuthenticationFailed(String),
     /// Close the client's connection once everything for it has been written.
     Close,
     /// Close the client's connection at once.

@@ -70,8 +70,8 @@ pub enum SaslProgress {
         /// Everything after the reply travels in the mechanism's security layer.
         secured: bool,
     },
-    /// It is not, or cannot say so.
-    Failed,
+    /// It is not, or cannot say so, for this reason.
+    Failed(String),
 }
 
 /// A client that has not proven who it is.
@@ -158,8 +158,8 @@ impl Session {
                             let mechanism = mechanism.to_owned();
                             self.ask(header, Action::Sasl(SaslInput::Start { mechanism, data }));
                         } else {
-                            tracing::info!(mechanism, "a SASL mechanism that is not offered");
-                            self.fail(header, Fault::authentication_failed(), now);
+                            let why = format!("the mechanism {mechanism:?} is not offered");
+                            self.fail_sasl(header, why, now);
                         }
                     }
                     Err(_) => self.refuse(header, &Fault::undecodable()),
@@ -177,7 +177,10 @@ impl Session {
                 | remote::AUTH_SASL_START
                 | remote::AUTH_SASL_STEP,
                 _,
-            ) => self.fail(header, Fault::authentication_failed(), now),
+            ) => {
+                let why = "a call that this listener's authentication does not have now";
+                self.fail_sasl(header, why.to_owned(), now);
+            }
             _ => self.refuse_unauthenticated(header),
         }
         Verdict::Consumed
@@ -199,7 +202,10 @@ impl Session {
                 self.reply(call, |writer| _ = writer.i32(1));
                 self.authenticated(now);
             }
-            Err(fault) => self.fail(call, fault, now),
+            Err(fault) => {
+                let why = fault.to_string();
+                self.fail(call, fault, why, now);
+            }
         }
     }
 
@@ -233,7 +239,7 @@ impl Session {
                 Arc::make_mut(&mut self.setup.facts).sasl = Some(facts);
                 self.authenticated(now);
             }
-            SaslProgress::Failed => self.fail(call, Fault::authentication_failed(), now),
+            SaslProgress::Failed(why) => self.fail_sasl(call, why, now),
         }
     }
 
@@ -252,7 +258,8 @@ impl Session {
     }
 
     fn authenticated(&mut self, now: Instant) {
-        tracing::debug!(facts = ?self.setup.facts, "authenticated");
+        let facts = &self.setup.facts;
+        tracing::debug!(listener = &*facts.listener, client = %facts, "client authenticated");
         self.phase = Phase::Unopened {
             deadline: now + OPEN_DEADLINE,
         };
@@ -260,14 +267,19 @@ impl Session {
         self.settle(now);
     }
 
+    /// Refuses a proof without a word of the reason.
+    fn fail_sasl(&mut self, call: Header, why: String, now: Instant) {
+        self.fail(call, Fault::authentication_failed(), why, now);
+    }
+
     /// Refuses a proof, after a while.
-    fn fail(&mut self, call: Header, fault: Fault, now: Instant) {
+    fn fail(&mut self, call: Header, fault: Fault, why: String, now: Instant) {
         if let Phase::Authenticating(auth) = &mut self.phase {
             auth.failures += 1;
             auth.in_exchange = false;
             let at = now + FAILURE_DELAY;
             auth.state = State::Refusing { call, fault, at };
-            self.actions.push_back(Action::AuthenticationFailed);
+            self.actions.push_back(Action::AuthenticationFailed(why));
         }
     }
 

@@ -10,10 +10,15 @@ pub(super) fn params(facts: &ClientFacts) -> Vec<(&'static str, ParamValue<'_>)>
         unix_params(unix, &mut params);
     }
     if let Some(sasl) = &facts.sasl {
-        params.push(("sasl-user-name", ParamValue::Text(&sasl.user)));
+        params.push((
+            "sasl-user-name",
+            ParamValue::Text(sasl.user.as_str().into()),
+        ));
     }
     if let Some(x509) = &facts.x509 {
-        params.push(("x509-distinguished-name", ParamValue::Text(&x509.dn)));
+        // In the order that the daemons' own access rules are written for.
+        let dn = x509.libvirt_dn();
+        params.push(("x509-distinguished-name", ParamValue::Text(dn.into())));
     }
     params
 }
@@ -22,7 +27,7 @@ fn unix_params<'a>(unix: &'a UnixFacts, params: &mut Vec<(&'static str, ParamVal
     let text = |name, value: &'a Option<String>| {
         value
             .as_deref()
-            .map(|value| (name, ParamValue::Text(value)))
+            .map(|value| (name, ParamValue::Text(value.into())))
     };
     params.extend(text("user-name", &unix.user));
     params.push(("unix-user-id", ParamValue::U64(unix.uid.into())));

@@ -155,7 +155,7 @@ impl Session {
         match targets.pop_front() {
             Some(target) => Ok((flags, target, targets)),
             None => {
-                tracing::info!(uri, ?facts, "no route");
+                tracing::info!(uri, listener = &*facts.listener, client = %facts, "no route");
                 Err(Fault::no_connection(uri))
             }
         }

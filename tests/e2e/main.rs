@@ -15,13 +15,24 @@ mod descriptors;
 mod drain;
 mod equality;
 mod faults;
+mod forwarding;
 mod identity;
+#[cfg(feature = "gssapi")]
+#[path = "../sasl/kdc.rs"]
+mod kdc;
 mod keepalive;
+#[cfg(feature = "gssapi")]
+mod kerberos;
 mod leaks;
+mod polkit;
 mod python;
 mod reload;
+mod remote;
 mod routing;
+mod sasl;
 mod selftest;
 mod streams;
 mod support;
+mod tls;
+mod unauthenticated;
 mod virsh;

@@ -491,7 +491,10 @@ impl World {
                 };
                 self.session.handle_sasl(progress, self.now);
             }
-            Asked::Sasl => self.session.handle_sasl(SaslProgress::Failed, self.now),
+            Asked::Sasl => {
+                let failed = SaslProgress::Failed("no".into());
+                self.session.handle_sasl(failed, self.now);
+            }
         }
     }
 
@@ -709,7 +712,7 @@ impl World {
                     assert!(self.granted != Granted::No && !self.proven);
                     self.proven = true;
                 }
-                Action::AuthenticationFailed => assert!(!self.proven),
+                Action::AuthenticationFailed(_) => assert!(!self.proven),
                 Action::Abort => {
                     assert!(self.daemon.is_none());
                     (self.closed, self.aborted) = (true, true);

@@ -82,13 +82,12 @@ pub(super) struct Draft {
 impl Draft {
     /// Where the listeners name files, or would if they did not leave them out.
     fn files(&self, document: &Document<'_>) -> Vec<FilePlace> {
-        const KEYS: [(&str, &str); 6] = [
+        const KEYS: [(&str, &str); 5] = [
             ("tls", "cert"),
             ("tls", "key"),
             ("tls", "ca"),
             ("tls", "crl"),
             ("sasl", "passwords"),
-            ("sasl", "keytab"),
         ];
         let mut files = Vec::new();
         for entry in &self.listeners {

@@ -23,8 +23,9 @@ const DEFAULT_KEEPALIVE: Keepalive = Keepalive {
 const DEFAULT_MAX_CLIENTS: usize = 5000;
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// libvirt's `max_anonymous_clients`.
-const DEFAULT_MAX_UNAUTHENTICATED: usize = 20;
+/// Much more than libvirt's `max_anonymous_clients` of 20, which makes new clients wait; ours pushes
+/// the oldest out, which must not happen to the many that a script starts at once.
+const DEFAULT_MAX_UNAUTHENTICATED: usize = 500;
 /// What Linux takes.
 const MAX_FILE_PATH: usize = 4095;
 

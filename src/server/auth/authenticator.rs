@@ -6,11 +6,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use tokio::sync::Semaphore;
+use tokio::task::JoinError;
+
 use super::polkit::{Polkit, Refused};
 use super::sasl::{Channel, Exchange, Outcome, SaslConfig, SecurityLayer};
 use crate::policy::facts::{ClientFacts, SaslFacts, UnixFacts};
 use crate::protocol::fault::Fault;
 use crate::session::{Auth, SaslInput, SaslProgress};
+
+/// Steps of SASL exchanges that are worked on at once. A step may derive a key or read a file, which
+/// takes one of the threads on which a worker also looks up who its local clients are; whoever
+/// sends passwords in heaps must leave some of them free. More would not be faster either.
+const MAX_STEPS: usize = 4;
+static STEPS: Semaphore = Semaphore::const_new(MAX_STEPS);
 
 /// One client's authentication. At most one question is under way; dropping this takes it back.
 #[derive(Debug)]
@@ -38,9 +47,25 @@ pub(crate) enum Way {
 
 enum Asking {
     Polkit(Pin<Box<dyn Future<Output = Result<(), Refused>>>>),
-    Sasl(tokio::task::JoinHandle<(Exchange, Outcome)>),
+    Sasl(Step),
     /// The exchange, between two messages of the client's.
     Waiting(Exchange),
+}
+
+type Step = Pin<Box<dyn Future<Output = Result<(Exchange, Outcome), JoinError>>>>;
+
+/// Works on a step of an exchange where that may block, once it is its turn. A client that leaves
+/// before takes its step along.
+fn step(work: impl FnOnce() -> (Exchange, Outcome) + Send + 'static) -> Step {
+    Box::pin(async move {
+        // Never closed, which is the only error.
+        let turn = STEPS.acquire().await.ok();
+        let work = move || {
+            let _turn = turn;
+            work()
+        };
+        tokio::task::spawn_blocking(work).await
+    })
 }
 
 impl std::fmt::Debug for Asking {
@@ -100,20 +125,17 @@ impl Authenticator {
         })));
     }
 
-    /// Moves the SASL exchange. It may derive keys or read files, so that it runs on a thread where
-    /// blocking is allowed.
+    /// Moves the SASL exchange.
     pub(crate) fn move_exchange(&mut self, input: SaslInput, facts: &Arc<ClientFacts>) {
         let Way::Sasl(config) = &self.way else { return };
         let (config, facts) = (Arc::clone(config), Arc::clone(facts));
         let (over, before) = (self.over, self.asking.take());
         self.asking = match (input, before) {
-            (SaslInput::Start { mechanism, data }, _) => {
-                Some(Asking::Sasl(tokio::task::spawn_blocking(move || {
-                    Exchange::start(&config, &over.channel(&facts), &mechanism, data.as_deref())
-                })))
-            }
+            (SaslInput::Start { mechanism, data }, _) => Some(Asking::Sasl(step(move || {
+                Exchange::start(&config, &over.channel(&facts), &mechanism, data.as_deref())
+            }))),
             (SaslInput::Step { data }, Some(Asking::Waiting(mut exchange))) => {
-                Some(Asking::Sasl(tokio::task::spawn_blocking(move || {
+                Some(Asking::Sasl(step(move || {
                     let outcome = exchange.step(data.as_deref());
                     (exchange, outcome)
                 })))
@@ -133,14 +155,11 @@ impl Authenticator {
                 Poll::Ready(Answer::Polkit(decision))
             }
             Some(Asking::Sasl(step)) => {
-                let stepped = ready!(Pin::new(step).poll(cx));
+                let stepped = ready!(step.as_mut().poll(cx));
                 self.asking = None;
                 Poll::Ready(Answer::Sasl(match stepped {
                     Ok((exchange, outcome)) => self.progress(exchange, outcome),
-                    Err(error) => {
-                        tracing::error!(%error, "a SASL exchange did not end");
-                        SaslProgress::Failed
-                    }
+                    Err(error) => SaslProgress::Failed(format!("the exchange broke off: {error}")),
                 }))
             }
             Some(Asking::Waiting(_)) | None => Poll::Pending,
@@ -169,10 +188,7 @@ impl Authenticator {
                     secured,
                 }
             }
-            Outcome::Failed(failure) => {
-                tracing::info!(%failure, "SASL");
-                SaslProgress::Failed
-            }
+            Outcome::Failed(failure) => SaslProgress::Failed(failure.to_string()),
         }
     }
 
@@ -200,5 +216,52 @@ impl Over {
             Self::Tls => Channel::Tls(facts.x509.as_ref()),
             Self::Tcp => Channel::Tcp,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is the failed test")]
+mod tests {
+    use super::*;
+    use crate::server::auth::passwords::Passwords;
+    use crate::server::auth::sasl::{ExternalUser, Mechanism};
+    use std::future::poll_fn;
+    use std::sync::Weak;
+    use std::task::Waker;
+
+    fn with_a_password(config: &Arc<SaslConfig>) -> Authenticator {
+        let mut authenticator = Authenticator::new(Way::Sasl(Arc::clone(config)), Over::Unix);
+        let start = SaslInput::Start {
+            mechanism: "PLAIN".into(),
+            data: Some(b"\0alice\0wrong".to_vec()),
+        };
+        authenticator.move_exchange(start, &Arc::default());
+        authenticator
+    }
+
+    #[tokio::test]
+    async fn passwords_in_heaps_wait_their_turn_and_go_with_who_sent_them() {
+        let config = Arc::new(SaslConfig {
+            mechanisms: vec![Mechanism::Plain],
+            passwords: Arc::new(Passwords::default()),
+            external_user: ExternalUser::default(),
+            min_ssf: 56,
+        });
+        let all = u32::try_from(MAX_STEPS).unwrap();
+        let busy = STEPS.acquire_many(all).await.unwrap();
+        let mut heap: Vec<_> = (0..100).map(|_| with_a_password(&config)).collect();
+        for authenticator in &mut heap {
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(authenticator.poll(&mut cx).is_pending());
+        }
+        let mut last = heap.pop().unwrap();
+        let data: Weak<SaslConfig> = Arc::downgrade(&config);
+        assert!(data.strong_count() > 100);
+        drop(heap);
+        // Nothing of them is left in any queue.
+        assert_eq!(data.strong_count(), 3);
+        drop(busy);
+        let answer = poll_fn(|cx| last.poll(cx)).await;
+        assert!(matches!(answer, Answer::Sasl(SaslProgress::Failed(_))));
     }
 }

@@ -1,7 +1,8 @@
 //! What all listeners authenticate by, TLS configurations and password files: built whole, swapped
 //! at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,12 +10,12 @@ use std::time::SystemTime;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
+pub(crate) use super::revocation::CertificateId;
 use super::revocation::Revoked;
 use super::sasl::SaslConfig;
 use super::sasl_files::{self, PasswordFiles};
 pub(crate) use super::tls::Finding;
 use super::tls::{self, Configured};
-use crate::policy::facts::X509Facts;
 use crate::policy::model::{Crl, Listener};
 use crate::policy::report::Severity;
 
@@ -24,6 +25,21 @@ pub(crate) struct Certificates {
     by_listener: HashMap<Arc<str>, Arc<ServerConfig>>,
     sasl: HashMap<Arc<str>, Arc<SaslConfig>>,
     revoked: Revoked,
+    stamps: Stamps,
+}
+
+/// What tells whether files have changed, of each that is there.
+type Stamps = BTreeMap<PathBuf, Option<(u64, u64, u64, i64, i64)>>;
+
+/// How the files of these listeners look now. Blocks.
+fn stamps(listeners: &[Arc<Listener>]) -> Stamps {
+    let stamp = |path: &PathBuf| {
+        let file = path.metadata().ok()?;
+        let changed = (file.ctime(), file.ctime_nsec());
+        Some((file.dev(), file.ino(), file.len(), changed.0, changed.1))
+    };
+    let files = files(listeners).into_iter();
+    files.map(|path| (path.clone(), stamp(&path))).collect()
 }
 
 impl Certificates {
@@ -34,7 +50,11 @@ impl Certificates {
         now: SystemTime,
         findings: &mut Vec<(Arc<str>, Finding)>,
     ) -> Option<Self> {
-        let mut certificates = Self::default();
+        // First: what changes from here on is noticed later.
+        let mut certificates = Self {
+            stamps: stamps(listeners),
+            ..Self::default()
+        };
         let mut password_files = PasswordFiles::default();
         for listener in listeners {
             let name = &listener.name;
@@ -59,6 +79,11 @@ impl Certificates {
         (!failed).then_some(certificates)
     }
 
+    /// Whether the files are those that were read, as far as can be told from the outside. Blocks.
+    pub(crate) fn is_current(&self, listeners: &[Arc<Listener>]) -> bool {
+        self.stamps == stamps(listeners)
+    }
+
     /// What handshakes on `listener` are made with; `None` if it has no TLS.
     pub(crate) fn of(&self, listener: &str) -> Option<Arc<ServerConfig>> {
         self.by_listener.get(listener).map(Arc::clone)
@@ -69,9 +94,11 @@ impl Certificates {
         self.sasl.get(listener).map(Arc::clone)
     }
 
-    /// Whether some list of revoked certificates has this one.
-    pub(crate) fn is_revoked(&self, x509: &X509Facts) -> bool {
-        self.revoked.has(x509)
+    /// Whether some list of revoked certificates has one of these.
+    pub(crate) fn revokes(&self, chain: &[CertificateId]) -> bool {
+        chain
+            .iter()
+            .any(|certificate| self.revoked.has(certificate))
     }
 }
 
@@ -113,14 +140,12 @@ impl CertificateStore {
         self.0.send_replace(Arc::new(certificates));
     }
 
-    /// Waits until the certificate of an open connection is revoked, for ever if it has none.
-    /// What came into force since its handshake counts. Cancel-safe.
-    pub(crate) async fn revoked(&self, x509: Option<&X509Facts>) {
-        let Some(x509) = x509 else {
-            return std::future::pending().await;
-        };
+    /// Waits until one of the certificates that an open connection rests on is revoked: the client's
+    /// or that of a CA between it and ours. What came into force since the handshake counts.
+    /// Cancel-safe.
+    pub(crate) async fn revoked(&self, chain: &[CertificateId]) {
         let mut current = self.0.subscribe();
         // The sender is here, so this does not fail.
-        let _ = current.wait_for(|now| now.is_revoked(x509)).await;
+        let _ = current.wait_for(|now| now.revokes(chain)).await;
     }
 }

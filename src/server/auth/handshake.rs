@@ -8,16 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::sockopt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::certificates::CertificateStore;
 use super::proxy_protocol::{self, HeaderError};
 use super::x509::{self, Unreadable};
 use crate::policy::facts::{ClientFacts, X509Facts};
 use crate::policy::model::Listener;
+use crate::server::tls_channel::TlsChannel;
 use crate::server::transport::Channel;
 
 /// What libvirt's clients wait for after the handshake, within TLS: their certificate is accepted.
@@ -25,6 +26,11 @@ const ACCEPTED: [u8; 1] = [1];
 /// Silence on a TCP connection after which the kernel asks whether the peer is still there; it
 /// finds the dead that no protocol ping reaches, as the protocol has none before it is opened.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// How long a refused client may take to read why.
+const PARTING: Duration = Duration::from_secs(2);
+/// What a refused client may still say.
+const PARTING_BYTES: u64 = 64 * 1024;
 
 /// Why a client did not come through.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +43,13 @@ pub(crate) enum HandshakeError {
     Tls(#[source] io::Error),
     #[error(transparent)]
     Certificate(#[from] Unreadable),
+    #[error("uid {uid} may not connect: the policy gives the socket mode {mode:04o}")]
+    NotAdmitted {
+        /// Who it is.
+        uid: u32,
+        /// Mode of the listener.
+        mode: u32,
+    },
     #[error("plain TCP is served on this host's own addresses only")]
     NotLoopback,
     #[error("the listener has no certificates in force")]
@@ -94,10 +107,14 @@ async fn shake_hands(
     }
     let config = certificates.load().of(&listener.name);
     let config = config.ok_or(HandshakeError::NoCertificates)?;
-    let mut stream = TlsAcceptor::from(config)
-        .accept(socket)
-        .await
-        .map_err(HandshakeError::Tls)?;
+    let accepted = TlsAcceptor::from(config).accept(socket).into_fallible();
+    let mut stream = match accepted.await {
+        Ok(stream) => stream,
+        Err((error, socket)) => {
+            part_from(socket).await;
+            return Err(HandshakeError::Tls(error));
+        }
+    };
     let chain = stream.get_ref().1.peer_certificates();
     let leaf = chain.and_then(|chain| chain.first());
     let x509 = leaf.map(|leaf| x509::facts(leaf)).transpose()?;
@@ -106,11 +123,21 @@ async fn shake_hands(
         .await
         .map_err(HandshakeError::Tls)?;
     stream.flush().await.map_err(HandshakeError::Tls)?;
-    Ok((
-        Channel::Tls(Box::new(TlsStream::from(stream))),
-        address,
-        x509,
-    ))
+    Ok((Channel::Tls(TlsChannel::new(stream)), address, x509))
+}
+
+/// Lets a client read the alert that it was sent. By TLS 1.3 it takes the handshake to be over before
+/// its certificate is judged; what it sends then would meet a closed connection, and `virsh` would
+/// die of the signal in place of saying what is wrong.
+async fn part_from(mut socket: TcpStream) {
+    let read_to_end = async {
+        // The client that has gone needs no telling.
+        if socket.shutdown().await.is_ok() {
+            let mut rest = (&mut socket).take(PARTING_BYTES);
+            _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+        }
+    };
+    _ = tokio::time::timeout(PARTING, read_to_end).await;
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

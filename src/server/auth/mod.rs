@@ -3,6 +3,7 @@
 //! - `authenticator`: one client's authentication, whatever the way.
 //! - `handshake`: from an accepted TCP connection to one that frames travel on.
 //! - `tls`, `certificates`, `revocation`: the files of TLS, checked, and what is in force of them.
+//! - `ec_key`: private keys that GnuTLS writes in its own way.
 //! - `x509`: what a certificate says.
 //! - `proxy_protocol`: who is behind a load balancer.
 //! - `polkit`: asking the host's policy, and through it the user, about a local client.
@@ -14,6 +15,7 @@
 
 pub(crate) mod authenticator;
 pub(crate) mod certificates;
+mod ec_key;
 #[cfg(feature = "gssapi")]
 pub mod gssapi;
 pub(crate) mod handshake;

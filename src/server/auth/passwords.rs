@@ -9,6 +9,7 @@
 //! From the outside an unknown user therefore looks and costs like a wrong password.
 
 use core::fmt;
+use core::num::NonZeroU32;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
@@ -33,6 +34,59 @@ pub const MODE_MAX: u32 = 0o640;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Passwords {
     users: BTreeMap<String, Vec<Verifier>>,
+    models: Models,
+}
+
+/// What verifiers of the file look like from the outside, one for each user that a mechanism could
+/// ask for: decoys are drawn from these. Collected once, so that a decoy takes no longer the more
+/// users there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Models {
+    any: Vec<Model>,
+    sha256: Vec<Model>,
+    sha512: Vec<Model>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Model {
+    hash: Hash,
+    iterations: NonZeroU32,
+    salt: usize,
+}
+
+impl From<&Verifier> for Model {
+    fn from(verifier: &Verifier) -> Self {
+        Self {
+            hash: verifier.hash(),
+            iterations: verifier.iterations,
+            salt: verifier.salt.len(),
+        }
+    }
+}
+
+impl Models {
+    fn of<'a>(users: impl Iterator<Item = &'a Vec<Verifier>>) -> Self {
+        let mut models = Self::default();
+        for verifiers in users {
+            models.any.extend(verifiers.first().map(Model::from));
+            for verifier in verifiers {
+                let of_hash = match verifier.hash() {
+                    Hash::Sha256 => &mut models.sha256,
+                    Hash::Sha512 => &mut models.sha512,
+                };
+                of_hash.push(verifier.into());
+            }
+        }
+        models
+    }
+
+    fn by(&self, hash: Option<Hash>) -> &[Model] {
+        match hash {
+            None => &self.any,
+            Some(Hash::Sha256) => &self.sha256,
+            Some(Hash::Sha512) => &self.sha512,
+        }
+    }
 }
 
 impl Passwords {
@@ -82,6 +136,7 @@ impl Passwords {
             }
         }
         if problems.is_empty() {
+            passwords.models = Models::of(passwords.users.values());
             Ok(passwords)
         } else {
             Err(problems)
@@ -117,13 +172,15 @@ impl Passwords {
             .users
             .get(name)
             .and_then(|verifiers| verifiers.iter().find(wanted));
+        // Made for those who are known as well: an answer that comes sooner would tell that they are.
+        let decoy = self.decoy(name, hash)?;
         Ok(match known {
             Some(verifier) => Found {
                 verifier: Cow::Borrowed(verifier),
                 known: true,
             },
             None => Found {
-                verifier: Cow::Owned(self.decoy(name, hash)?),
+                verifier: Cow::Owned(decoy),
                 known: false,
             },
         })
@@ -132,48 +189,32 @@ impl Passwords {
     /// A verifier with the parameters of one of the file's, so that it looks like them.
     fn decoy(&self, name: &str, hash: Option<Hash>) -> Result<Verifier, VerifierError> {
         let key = decoy_key()?;
-        let bytes = |purpose: &[u8]| {
+        let bytes = |purpose: &[u8], length: usize| -> Vec<u8> {
             let mut context = hmac::Context::with_key(key);
             context.update(purpose);
             context.update(name.as_bytes());
-            context.sign()
+            context
+                .sign()
+                .as_ref()
+                .iter()
+                .copied()
+                .take(length)
+                .collect()
         };
-        let models: Vec<&Verifier> = self
-            .users
-            .values()
-            .filter_map(|verifiers| {
-                verifiers
-                    .iter()
-                    .find(|verifier| hash.is_none_or(|hash| verifier.hash() == hash))
-            })
-            .collect();
-        let draw = bytes(b"model:");
-        let draw = draw
-            .as_ref()
-            .iter()
-            .take(4)
-            .fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+        let models = self.models.by(hash);
+        let draw = bytes(b"model:", 4)
+            .into_iter()
+            .fold(0, |sum, byte| sum << 8 | usize::from(byte));
         let index = draw.checked_rem(models.len()).unwrap_or(0);
-        let mut decoy = match models.get(index) {
-            Some(model) => (*model).clone(),
-            None => Verifier::blank(hash.unwrap_or(Hash::Sha256)),
-        };
+        let mut decoy = Verifier::blank(hash.unwrap_or(Hash::Sha256));
+        let mut salt = decoy.salt.len();
+        if let Some(model) = models.get(index) {
+            (decoy.hash, decoy.iterations) = (model.hash, model.iterations);
+            salt = model.salt;
+        }
         // A digest per mechanism: the same salt for two of them would tell that it is a decoy.
-        let purpose = decoy.hash().mechanism().as_bytes();
-        let salt = bytes(purpose);
-        decoy.salt = salt
-            .as_ref()
-            .iter()
-            .copied()
-            .take(decoy.salt.len())
-            .collect();
-        let length = decoy.hash().length();
-        decoy.stored_key = bytes(b"key:")
-            .as_ref()
-            .iter()
-            .copied()
-            .take(length)
-            .collect();
+        decoy.salt = bytes(decoy.hash.mechanism().as_bytes(), salt);
+        decoy.stored_key = bytes(b"key:", decoy.hash.length());
         decoy.server_key.clone_from(&decoy.stored_key);
         Ok(decoy)
     }

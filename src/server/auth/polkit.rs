@@ -99,12 +99,12 @@ impl Refused {
 /// Asks polkit; shared by all connections. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Polkit {
+    deadline: Duration,
     inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    deadline: Duration,
     authority: Authority,
     queue: Arc<Queue>,
 }
@@ -113,12 +113,18 @@ impl Polkit {
     /// Connects to nothing before the first question.
     pub(crate) fn new(settings: Settings) -> Self {
         Self {
+            deadline: settings.deadline,
             inner: Arc::new(Inner {
-                deadline: settings.deadline,
                 authority: Authority::new(settings.bus),
                 queue: Arc::default(),
             }),
         }
+    }
+
+    /// The same, with another [`Settings::deadline`].
+    pub(crate) fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
     }
 
     /// Whether this client may connect to a read-only or a read-write socket. root may, and nobody
@@ -158,7 +164,8 @@ impl Polkit {
     async fn ask(&self, question: Question) -> Result<(), Refused> {
         let place = self.inner.queue.join(question.uid())?;
         let (answer, wanted) = oneshot::channel();
-        tokio::spawn(Arc::clone(&self.inner).follow(question, place, answer));
+        let deadline = Instant::now() + self.deadline;
+        tokio::spawn(Arc::clone(&self.inner).follow(question, place, answer, deadline));
         wanted
             .await
             .unwrap_or_else(|_| Err(Refused::Unavailable("the daemon is going down".into())))
@@ -174,8 +181,8 @@ impl Inner {
         question: Question,
         place: Place,
         mut answer: oneshot::Sender<Answer>,
+        deadline: Instant,
     ) {
-        let deadline = Instant::now() + self.deadline;
         let turn_to_ask = async {
             let turn = place.turn().await;
             let connection = self.authority.connection().await?;

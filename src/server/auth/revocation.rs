@@ -6,7 +6,25 @@ use std::collections::{HashMap, HashSet};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::x509;
-use crate::policy::facts::{X509Facts, serial};
+use crate::policy::facts::serial;
+
+/// What a list names a certificate by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CertificateId {
+    issuer: String,
+    pub(crate) serial: String,
+}
+
+impl CertificateId {
+    /// Of a certificate (DER); `None` if it is none.
+    pub(crate) fn of(certificate: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        Some(Self {
+            issuer: x509::name(certificate.issuer()),
+            serial: serial(&x509::hex(certificate.raw_serial())),
+        })
+    }
+}
 
 /// Revoked certificates by issuer.
 #[derive(Debug, Default)]
@@ -84,9 +102,9 @@ impl Revoked {
     }
 
     /// Whether a list names the certificate.
-    pub(crate) fn has(&self, x509: &X509Facts) -> bool {
+    pub(crate) fn has(&self, certificate: &CertificateId) -> bool {
         self.serials
-            .get(&x509.issuer)
-            .is_some_and(|serials| serials.contains(&x509.serial))
+            .get(&certificate.issuer)
+            .is_some_and(|serials| serials.contains(&certificate.serial))
     }
 }

@@ -59,6 +59,21 @@ pub(crate) fn configure(
         error("mechanisms", message, Some(help));
         usable = false;
     }
+    #[cfg(feature = "gssapi")]
+    if mechanisms.contains(&Mechanism::Gssapi)
+        && let Err(failure) = super::gssapi::check_keytab()
+    {
+        // No more than a warning: whoever checks a file may not be allowed to read the daemon's
+        // keytab, and a keytab may come later.
+        findings.push(Finding {
+            key: "mechanisms",
+            severity: Severity::Warning,
+            message: format!("no keys of a service libvirt/HOST: {failure}"),
+            help: Some(
+                "they are in /etc/krb5.keytab, or where KRB5_KTNAME says in the daemon's environment",
+            ),
+        });
+    }
     passwords.filter(|_| usable).map(|passwords| {
         Arc::new(SaslConfig {
             mechanisms,

@@ -272,6 +272,21 @@ fn chains_and_purposes_are_checked() {
 }
 
 #[test]
+fn what_libvirts_clients_refuse_is_warned_of() {
+    let site = Site::new();
+    let mut server = params("server", 1);
+    server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    site.server(server.clone());
+    let (loaded, findings) = site.load("");
+    assert!(loaded.is_some());
+    assert_eq!(findings.len(), 1);
+    assert!(findings[0].message.contains("clients may refuse it"));
+    server.key_usages.push(KeyUsagePurpose::KeyEncipherment);
+    site.server(server);
+    assert_eq!(site.load("").1, []);
+}
+
+#[test]
 fn a_key_for_everyone_and_an_old_list_are_warned_of() {
     use std::os::unix::fs::PermissionsExt;
     let site = Site::new();
@@ -544,22 +559,46 @@ fn own_address() -> Option<std::net::IpAddr> {
 async fn a_new_list_is_felt_by_those_it_names() {
     let site = site_with_san();
     let named = format!(", crl: {}", site.path("crl.pem").display());
-    site.write("crl.pem", &crl(&site.ca, &[], 2200));
+    let between = {
+        let mut params = params("Between", 9);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &site.ca).unwrap()
+    };
+    let publish = |serials: &[u64]| {
+        let lists = crl(&site.ca, serials, 2200) + &crl(&between, &[], 2200);
+        site.write("crl.pem", &lists);
+    };
+    publish(&[]);
     let listener = site.listener(&named, "");
-    let (served, _) = meet(&site, &listener, Some(&site.client(7)), BOTH, b"").await;
-    let seven = served.unwrap().1.x509.unwrap();
-    let (served, _) = meet(&site, &listener, Some(&site.client(8)), BOTH, b"").await;
-    let eight = served.unwrap().1.x509.unwrap();
+    let mut indirect = sign(params("ci", 7), &between);
+    indirect.cert += &between.pem();
+    let mut chains = Vec::new();
+    for pair in [&site.client(7), &site.client(8), &indirect] {
+        let (served, _) = meet(&site, &listener, Some(pair), BOTH, b"").await;
+        chains.push(served.unwrap().0.client_chain());
+    }
+    let [seven, eight, indirect] = &chains[..] else {
+        unreachable!()
+    };
+    assert_eq!((seven.len(), indirect.len()), (1, 2));
 
     let store = CertificateStore::new(site.load(&named).0.unwrap());
-    let mut closed = std::pin::pin!(store.revoked(Some(&seven)));
+    let mut closed = std::pin::pin!(store.revoked(seven));
     assert!(poll_once(closed.as_mut()).is_none());
-    site.write("crl.pem", &crl(&site.ca, &[7], 2200));
+    publish(&[7]);
     store.swap(site.load(&named).0.unwrap());
     closed.await;
-    assert!(store.load().is_revoked(&seven) && !store.load().is_revoked(&eight));
-    assert!(poll_once(std::pin::pin!(store.revoked(Some(&eight)))).is_none());
-    assert!(poll_once(std::pin::pin!(store.revoked(None))).is_none());
+    // A serial number is its CA's.
+    for other in [eight, indirect] {
+        assert!(poll_once(std::pin::pin!(store.revoked(other))).is_none());
+    }
+    // With a CA go all whom it has signed.
+    publish(&[9]);
+    store.swap(site.load(&named).0.unwrap());
+    assert!(poll_once(std::pin::pin!(store.revoked(indirect))).is_some());
+    assert!(poll_once(std::pin::pin!(store.revoked(eight))).is_none());
+    assert!(poll_once(std::pin::pin!(store.revoked(&[]))).is_none());
 }
 
 fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {

@@ -25,7 +25,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use super::revocation::Revoked;
-use super::x509;
+use super::{ec_key, x509};
 use crate::policy::model::{ClientCert, Crl, Tls, TlsVersion};
 use crate::policy::report::Severity;
 
@@ -141,6 +141,9 @@ impl Reader<'_> {
             let certificate = self.parsed("cert", path, der)?;
             self.dates("cert", path, &certificate, index == 0);
             self.strength("cert", path, &certificate, true);
+            if index == 0 {
+                self.usage(path, &certificate);
+            }
         }
         Some(chain)
     }
@@ -154,7 +157,7 @@ impl Reader<'_> {
             self.warn("key", message, Some("a private key has mode 0600 or 0640"));
         }
         if let Ok(key) = PrivateKeyDer::from_pem_slice(&pem) {
-            return Some(key);
+            return Some(ec_key::at_full_length(key));
         }
         let encrypted = pem
             .windows(ENCRYPTED.len())
@@ -405,6 +408,24 @@ impl Reader<'_> {
         if let Some((_, hash)) = weak.filter(|_| its_signature) {
             let message = format!("{begin} is weak: it is signed by way of {hash}");
             self.error(key, message, Some("have it signed anew, with SHA-256"));
+        }
+    }
+
+    /// What libvirt's clients ask of a server's certificate beyond what TLS does; newer ones ask
+    /// less of keys of elliptic curves.
+    fn usage(&mut self, path: &Path, certificate: &X509Certificate<'_>) {
+        let Ok(Some(usage)) = certificate.key_usage() else {
+            return;
+        };
+        let enough = usage.value.digital_signature() && usage.value.key_encipherment();
+        if usage.critical && !enough {
+            let message = format!(
+                "{}: libvirt's clients may refuse it: it is not for signatures and key encipherment",
+                path.display()
+            );
+            let help = "make it with an RSA key, and `signing_key` and `encryption_key` in the \
+                        template of certtool";
+            self.warn("cert", message, Some(help));
         }
     }
 

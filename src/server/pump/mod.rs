@@ -48,7 +48,7 @@ pub(super) struct Pump<'a> {
     drain: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
     client: Side,
     upstream: Option<Upstream>,
-    dial: Option<Dial>,
+    dial: Option<Box<Dial>>,
     timer: Option<Pin<Box<Sleep>>>,
     glance: Option<Pin<Box<Sleep>>>,
     end: End,
@@ -157,7 +157,7 @@ impl<'a> Pump<'a> {
                     upstream,
                     readonly,
                 } => {
-                    self.dial = Some(Dial::new(id, &upstream, readonly));
+                    self.dial = Some(Box::new(Dial::new(id, &upstream, readonly)));
                 }
                 Action::Disconnect(id) => {
                     self.dial.take_if(|dial| dial.id == id);
@@ -169,7 +169,7 @@ impl<'a> Pump<'a> {
                 | Action::Sasl(_)
                 | Action::Secure
                 | Action::Authenticated
-                | Action::AuthenticationFailed => self.prove(action),
+                | Action::AuthenticationFailed(_) => self.prove(action),
                 Action::Close if self.end == End::Open => self.end = End::Flushing,
                 Action::Close => {}
                 Action::Abort => self.end = End::Closed,

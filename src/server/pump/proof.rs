@@ -49,9 +49,10 @@ impl Pump<'_> {
             Action::Polkit => unproven.authenticator.ask_polkit(facts),
             Action::Sasl(input) => unproven.authenticator.move_exchange(input, facts),
             Action::Secure => unproven.securing = true,
-            Action::AuthenticationFailed => {
+            Action::AuthenticationFailed(why) => {
                 let total = REFUSED.fetch_add(1, Ordering::Relaxed) + 1;
-                tracing::warn!(?facts, total, "authentication failed");
+                let listener = &*facts.listener;
+                tracing::warn!(listener, why, total, client = %facts, "authentication failed");
             }
             Action::Authenticated if unproven.securing => unproven.place = None,
             Action::Authenticated => self.unproven = None,
@@ -68,7 +69,8 @@ impl Pump<'_> {
             && pushed_out.as_mut().poll(cx).is_ready()
         {
             let facts = self.session.facts();
-            tracing::info!(?facts, "too many are not authenticated: closing the oldest");
+            let listener = &*facts.listener;
+            tracing::info!(listener, client = %facts, "client closed: too many are not authenticated");
             self.end = End::Closed;
             return true;
         }

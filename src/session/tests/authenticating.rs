@@ -121,7 +121,9 @@ fn a_refusal_takes_its_time_and_the_third_is_the_last() {
         let ask = call(remote::AUTH_POLKIT, serial);
         rig.client_sends(&ask);
         rig.polkit_says(Err(Fault::authentication_failed()));
-        assert_eq!(rig.asked.pop_front(), Some(Action::AuthenticationFailed));
+        let failed =
+            Action::AuthenticationFailed("authentication failed: authentication failed".into());
+        assert_eq!(rig.asked.pop_front(), Some(failed));
         rig.client_gets_nothing();
         rig.wait(SECOND);
         assert_eq!(rig.client_gets_fault(&ask).0, 45);
@@ -184,16 +186,24 @@ fn a_step_without_a_start_or_after_a_failure_is_refused() {
 
     let start = sasl_start(2, "PLAIN", Some(b"\0a\0b"));
     rig.client_sends(&start);
-    rig.sasl_says(SaslProgress::Failed);
+    rig.sasl_says(SaslProgress::Failed("wrong password".into()));
     rig.wait(SECOND);
-    assert_eq!(rig.client_gets_fault(&start).0, 45);
+    assert_eq!(
+        rig.client_gets_fault(&start),
+        (45, "authentication failed: authentication failed".into())
+    );
+    let failed = Action::AuthenticationFailed("wrong password".into());
+    assert_eq!(rig.asked.pop_back(), Some(failed));
     rig.asked.clear();
 
     let step = sasl_step(3, Some(b"x"));
     rig.client_sends(&step);
     rig.wait(SECOND);
     assert_eq!(rig.client_gets_fault(&step).0, 45);
-    assert_eq!(rig.asked, [Action::AuthenticationFailed]);
+    assert!(matches!(
+        rig.asked.make_contiguous(),
+        [Action::AuthenticationFailed(_)]
+    ));
 }
 
 #[test]

@@ -234,7 +234,7 @@ impl Rig {
                 | Action::Sasl(_)
                 | Action::Secure
                 | Action::Authenticated
-                | Action::AuthenticationFailed) => self.asked.push_back(ask),
+                | Action::AuthenticationFailed(_)) => self.asked.push_back(ask),
                 Action::Close => self.ends.push(End::Close),
                 Action::Abort => self.ends.push(End::Abort),
             }

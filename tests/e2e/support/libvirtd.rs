@@ -15,6 +15,10 @@ use super::workdir::{WorkDir, make_dir};
 /// Settings of its QEMU driver: no `virtlogd` beside it, which would outlive it.
 const QEMU_CONF: &str = "stdio_handler = \"file\"\n";
 
+/// Settings of the daemon: no pings of its own, so that a client may be halted for as long as a slow
+/// machine takes.
+const LIBVIRTD_CONF: &str = "keepalive_interval = -1\n";
+
 /// The daemon with all its directories. It serves `test:///default` (state shared by the
 /// connections of a daemon, and gone when the last of them closes), `qemu:///session` (real dir
 /// pools and TCG guests), and `storage`, `network`, `nodedev`, `secret`, `interface:///session`.
@@ -25,7 +29,8 @@ pub(crate) struct Libvirtd {
     process: Process,
     dir: WorkDir,
     account: Account,
-    env: Vec<(&'static str, &'static str)>,
+    env: Vec<(&'static str, String)>,
+    args: &'static [&'static str],
 }
 
 impl Libvirtd {
@@ -38,17 +43,34 @@ impl Libvirtd {
     /// Starts one as `account`, which must not be root.
     #[track_caller]
     pub(crate) fn start_as(account: &Account) -> Self {
-        Self::launch_in_new_dir(account, &[])
+        Self::launch_in_new_dir(account, "", &[], &[])
     }
 
     /// Starts one as [`Account::unprivileged`] with these environment variables more.
     #[track_caller]
     pub(crate) fn start_with(env: &[(&'static str, &'static str)]) -> Self {
-        Self::launch_in_new_dir(&Account::unprivileged(), env)
+        Self::configured("", env)
+    }
+
+    /// Starts one as [`Account::unprivileged`] with these lines in its `libvirtd.conf`.
+    #[track_caller]
+    pub(crate) fn configured(conf: &str, env: &[(&'static str, &str)]) -> Self {
+        Self::launch_in_new_dir(&Account::unprivileged(), conf, env, &[])
+    }
+
+    /// The same, listening for remote clients as well.
+    #[track_caller]
+    pub(crate) fn listening(conf: &str) -> Self {
+        Self::launch_in_new_dir(&Account::unprivileged(), conf, &[], &["--listen"])
     }
 
     #[track_caller]
-    fn launch_in_new_dir(account: &Account, env: &[(&'static str, &'static str)]) -> Self {
+    fn launch_in_new_dir(
+        account: &Account,
+        conf: &str,
+        env: &[(&'static str, &str)],
+        args: &'static [&'static str],
+    ) -> Self {
         assert!(
             !account.is_root(),
             "root's libvirtd would be the machine's own"
@@ -59,12 +81,22 @@ impl Libvirtd {
         }
         make_dir(&dir.join("config/libvirt"), account);
         fs::write(dir.join("config/libvirt/qemu.conf"), QEMU_CONF).unwrap();
-        let process = launch(dir.path(), account, env);
+        fs::write(
+            dir.join("config/libvirt/libvirtd.conf"),
+            format!("{LIBVIRTD_CONF}{conf}"),
+        )
+        .unwrap();
+        let env: Vec<_> = env
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect();
+        let process = launch(dir.path(), account, &env, args);
         let mut daemon = Self {
             process,
             dir,
             account: account.clone(),
-            env: env.to_vec(),
+            env,
+            args,
         };
         daemon.wait_until_it_serves();
         daemon
@@ -80,7 +112,7 @@ impl Libvirtd {
             // It answers nothing before its drivers are ready.
             RpcClient::try_connect(&socket)
                 .ok()
-                .map(|mut client| client.auth_list() == [0])
+                .map(|mut client| !client.auth_list().is_empty())
         });
         assert_eq!(
             serves,
@@ -122,7 +154,7 @@ impl Libvirtd {
     #[track_caller]
     pub(crate) fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(self.dir.path(), &self.account, &self.env);
+        self.process = launch(self.dir.path(), &self.account, &self.env, self.args);
         self.wait_until_it_serves();
     }
 
@@ -165,13 +197,14 @@ impl Libvirtd {
     }
 }
 
-fn launch(dir: &Path, account: &Account, env: &[(&str, &str)]) -> Process {
+fn launch(dir: &Path, account: &Account, env: &[(&str, String)], args: &[&str]) -> Process {
     let mut command = command(find_program("libvirtd"), Some(account));
     command
+        .args(args)
         .env_clear()
         .env("PATH", "/usr/bin:/usr/sbin:/bin:/sbin")
         .env("LC_ALL", "C")
-        .envs(env.iter().copied());
+        .envs(env.iter().map(|(name, value)| (name, value)));
     for (variable, name) in [
         ("HOME", "home"),
         ("XDG_RUNTIME_DIR", "run"),

@@ -7,18 +7,24 @@
 //!   binary under test, its file, and what it tells systemd;
 //! - [`wire`], [`xdr`], [`rpc_client`], [`fake_upstream`]: both ends of the protocol by script;
 //!   [`relay`]: a proxy that only copies bytes, to test the tests;
+//! - [`pki`], [`passwords`], [`bus`]: what clients prove who they are by; [`remote`]: scripted
+//!   clients by TCP and TLS;
 //! - [`scene`]: the proxy between a scripted client and a scripted upstream, and what is counted
 //!   of it.
 
 pub(crate) mod account;
+pub(crate) mod bus;
 pub(crate) mod fake_upstream;
 pub(crate) mod guest;
 pub(crate) mod libvirtd;
 pub(crate) mod notify;
+pub(crate) mod passwords;
+pub(crate) mod pki;
 pub(crate) mod policy;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod relay;
+pub(crate) mod remote;
 pub(crate) mod rpc_client;
 pub(crate) mod scene;
 pub(crate) mod scripts;

@@ -16,13 +16,17 @@ use super::account::Account;
 use super::wait::{DEADLINE, poll};
 
 /// The Debian package that has each program which the tests run.
-const PACKAGES: [(&str, &str); 6] = [
+const PACKAGES: [(&str, &str); 10] = [
     ("libvirtd", "libvirt-daemon"),
     ("virsh", "libvirt-clients"),
     ("python3", "python3-libvirt"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("setpriv", "util-linux"),
     ("systemd-socket-activate", "systemd"),
+    ("certtool", "gnutls-bin"),
+    ("gnutls-cli", "gnutls-bin"),
+    ("dbus-daemon", "dbus-daemon"),
+    ("busctl", "systemd"),
 ];
 
 /// Finds a program of the system (never one of `/usr/local` or of a version manager, which may

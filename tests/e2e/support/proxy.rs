@@ -23,7 +23,7 @@ pub(crate) struct ProxyBuilder {
     args: Vec<OsString>,
     env: Vec<(String, String)>,
     account: Option<Account>,
-    activated: Vec<(String, PathBuf)>,
+    activated: Vec<(String, String)>,
 }
 
 /// A running proxy. Dropping it kills it.
@@ -84,8 +84,14 @@ impl ProxyBuilder {
     /// By `systemd-socket-activate`, which listens on a socket called `file` in the proxy's
     /// directory and starts the proxy at the first connection, giving it the socket as `name`.
     /// Several calls give several sockets.
-    pub(crate) fn activated(mut self, name: &str, file: &str) -> Self {
-        self.activated.push((name.to_owned(), self.dir.join(file)));
+    pub(crate) fn activated(self, name: &str, file: &str) -> Self {
+        let path = self.dir.join(file).display().to_string();
+        self.activated_at(name, &path)
+    }
+
+    /// The same with a socket at any address that systemd knows, such as `[::1]:16514`.
+    pub(crate) fn activated_at(mut self, name: &str, address: &str) -> Self {
+        self.activated.push((name.to_owned(), address.to_owned()));
         self
     }
 
@@ -100,8 +106,8 @@ impl ProxyBuilder {
             args.extend(["-E".into(), format!("{name}={value}").into()]);
         }
         let mut names = Vec::new();
-        for (name, path) in &self.activated {
-            args.extend(["-l".into(), path.into()]);
+        for (name, address) in &self.activated {
+            args.extend(["-l".into(), address.into()]);
             names.push(name.as_str());
         }
         args.push(format!("--fdname={}", names.join(":")).into());
@@ -206,10 +212,10 @@ impl Proxy {
             self.wait_notified("READY=1", seen);
         } else {
             // Said once for each socket.
-            for (_, path) in &self.how.activated {
+            for (_, address) in &self.how.activated {
                 self.process
                     .stderr()
-                    .wait_for(&format!("Listening on {}", path.display()));
+                    .wait_for(&format!("Listening on {address}"));
             }
         }
     }

@@ -27,11 +27,15 @@ impl RpcClient {
 
     /// Connects, if somebody listens at `socket`.
     pub(crate) fn try_connect(socket: &Path) -> std::io::Result<Self> {
-        let stream = FrameStream::new(UnixStream::connect(socket)?);
-        Ok(Self {
-            stream,
+        UnixStream::connect(socket).map(Self::over)
+    }
+
+    /// On a connection that is there.
+    pub(crate) fn over(socket: UnixStream) -> Self {
+        Self {
+            stream: FrameStream::new(socket),
             next_serial: 0,
-        })
+        }
     }
 
     /// Connects and opens `uri`.

@@ -21,6 +21,7 @@ script!(CLOSE_CALLBACK, "close_callback.py");
 script!(CONSOLE, "console.py");
 script!(DESCRIPTORS, "descriptors.py");
 script!(EVENTS, "events.py");
+script!(HALTED_DOWNLOADS, "halted_downloads.py");
 script!(OUTSTANDING, "outstanding.py");
 script!(PARALLEL, "parallel.py");
 script!(SCRIPT_OF_CALLS, "script_of_calls.py");

@@ -1,5 +1,6 @@
 //! Real clients: `virsh`, and Python with libvirt's own binding.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use super::account::Account;
@@ -21,6 +22,7 @@ pub(crate) struct Tool {
     program: &'static str,
     args: Vec<String>,
     account: Option<Account>,
+    env: Vec<(String, OsString)>,
 }
 
 /// `virsh` connected to `uri` (see [`uri_at`]).
@@ -34,6 +36,7 @@ pub(crate) fn virsh(uri: &str, args: &[&str]) -> Tool {
             .map(str::to_owned)
             .collect(),
         account: None,
+        env: Vec::new(),
     }
 }
 
@@ -48,6 +51,7 @@ pub(crate) fn python(script: Script, args: &[&str]) -> Tool {
             .map(str::to_owned)
             .collect(),
         account: None,
+        env: Vec::new(),
     }
 }
 
@@ -58,12 +62,20 @@ impl Tool {
         self
     }
 
+    /// One more environment variable.
+    #[cfg(feature = "gssapi")]
+    pub(crate) fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
     /// Starts it and leaves it running.
     pub(crate) fn start(self) -> Process {
         let mut command = command(find_program(self.program), self.account.as_ref());
         // A client must meet the daemon under test and never start one of its own.
         command
             .args(&self.args)
+            .envs(self.env)
             .env("LIBVIRT_AUTOSTART", "0")
             .env_remove("LIBVIRT_DEFAULT_URI");
         Process::start(&self.name, command)

@@ -27,6 +27,8 @@ pub(crate) mod procedure {
     pub(crate) const CONNECT_GET_HOSTNAME: i32 = 59;
     pub(crate) const CONNECT_SUPPORTS_FEATURE: i32 = 60;
     pub(crate) const AUTH_LIST: i32 = 66;
+    pub(crate) const AUTH_SASL_INIT: i32 = 67;
+    pub(crate) const AUTH_SASL_START: i32 = 68;
     pub(crate) const STORAGE_VOL_UPLOAD: i32 = 208;
     pub(crate) const CONNECT_SET_IDENTITY: i32 = 419;
 }

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use zbus::connection::Builder;
 
 use crate::policy::facts::UnixFacts;
-use crate::server::names::Names;
+use crate::server::names::{Names, Unknown};
 use crate::server::peercred::Peer;
 
 /// libvirt's actions; the machine may have no libvirt, so polkit gets a file of ours.
@@ -233,7 +233,7 @@ impl Client {
         let process = Process::start(command);
         let (conn, _) = listener.accept().unwrap();
         let peer = Peer::of(&conn).unwrap();
-        let facts = peer.facts(&Names::default()).unwrap();
+        let facts = peer.facts(&Names::default(), Unknown::Ask).unwrap();
         assert_eq!(facts.uid, user.uid.as_raw());
         Self {
             process,
