@@ -8,10 +8,10 @@ use crate::policy::pattern::{Pattern, PatternError};
 
 /// A pattern.
 #[derive(Debug, Clone)]
-pub(super) struct Base {
+pub(in crate::policy) struct Base {
     whole: Pattern,
     /// `None` if it has no `://`: then it is one glob over everything.
-    parts: Option<Parts>,
+    parts: Option<Box<Parts>>,
 }
 
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ impl Base {
         Ok(Self {
             whole: Pattern::glob(text)?,
             parts: split(text)
-                .map(|(driver, rest)| Parts::parse(driver, rest))
+                .map(|(driver, rest)| Parts::parse(driver, rest).map(Box::new))
                 .transpose()?,
         })
     }
