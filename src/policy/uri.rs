@@ -323,15 +323,13 @@ impl UriPattern {
                     ..
                 },
             ) => {
-                let find = |params: &[(String, Pattern)], name: &str| {
-                    params
-                        .iter()
-                        .find(|(other, _)| other == name)
-                        .map(|(_, value)| value.clone())
-                };
+                fn find<'a>(params: &'a [(String, Pattern)], name: &str) -> Option<&'a Pattern> {
+                    let found = params.iter().find(|(other, _)| other == name);
+                    found.map(|(_, value)| value)
+                }
                 base.covers(narrow, fuel)
                     && params.iter().all(|(name, wide)| {
-                        find(narrow_params, name).is_some_and(|value| wide.covers(&value, fuel))
+                        find(narrow_params, name).is_some_and(|value| wide.covers(value, fuel))
                     })
                     && (*others
                         || !*narrow_others
