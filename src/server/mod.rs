@@ -140,6 +140,7 @@ fn start(options: Options) -> Result<(), Cannot> {
     let (reloader, candidate) = Reloader::first(Source::new(options.config))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_start(yield_to_clients)
         .build()?;
     let result = runtime.block_on(async {
         // Before anybody can learn our pid: a signal must not kill us from here on.
@@ -156,6 +157,15 @@ fn start(options: Options) -> Result<(), Cannot> {
     // A policy that is being read from a dead network file system must not hold us up.
     runtime.shutdown_background();
     result
+}
+
+/// On the threads that read policies and certificates: a large policy takes a core for a while, and
+/// calls must not wait for that.
+fn yield_to_clients() {
+    const BELOW_CLIENTS: i32 = 10;
+    if let Err(error) = rustix::process::nice(BELOW_CLIENTS) {
+        tracing::debug!(%error, "cannot lower the priority of a thread");
+    }
 }
 
 /// Each client takes two descriptors. The soft limit of 1024 is for programs that use `select`.
