@@ -237,7 +237,13 @@ fn monolithic_sends_every_driver_to_the_one_daemon() {
             to("libvirtd", uri)
         );
     }
-    assert_eq!(routed(&policy, "main", "user=root", "esx://elsewhere/"), []);
+    for uri in [
+        "esx://elsewhere/",
+        "qemu+ssh://elsewhere/system",
+        "qemu+ssh://elsewhere/x:///system",
+    ] {
+        assert_eq!(routed(&policy, "main", "user=root", uri), []);
+    }
 }
 
 #[test]

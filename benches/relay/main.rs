@@ -124,6 +124,7 @@ fn measure(options: &Options) -> io::Result<()> {
             peers: fitting.map(|peer| (peer, Vec::new())).collect(),
         });
     }
+    let count = rows.len();
     for round in 1..=rounds {
         for (index, row) in rows.iter_mut().enumerate() {
             let upstream = match row.measure.behind {
@@ -133,11 +134,11 @@ fn measure(options: &Options) -> io::Result<()> {
                     None => continue,
                 },
             };
-            let total = MEASURES.len().min(index + 1);
             for (peer, samples) in &mut row.peers {
                 let name = row.measure.name;
+                let done = index + 1;
                 eprint!(
-                    "\r\x1b[Kround {round} of {rounds}, {total}: {name}, {}",
+                    "\r\x1b[Kround {round}/{rounds}, row {done}/{count}: {name}, {}",
                     peer.name
                 );
                 match (row.measure.run)(peer, upstream, &effort) {

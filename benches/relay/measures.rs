@@ -59,7 +59,7 @@ pub(crate) struct Effort {
 impl Effort {
     pub(crate) fn full() -> Self {
         Self {
-            period: Duration::from_millis(1500),
+            period: Duration::from_millis(1000),
             stream: 1 << 30,
         }
     }

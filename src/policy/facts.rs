@@ -20,7 +20,7 @@ pub struct ClientFacts {
     /// Address of the peer of a TCP connection, as the kernel or a trusted load balancer has it.
     pub address: Option<SocketAddr>,
     /// The client's certificate, verified.
-    pub x509: Option<X509Facts>,
+    pub x509: Option<Box<X509Facts>>,
     /// Who the client is by SASL.
     pub sasl: Option<SaslFacts>,
 }

@@ -12,7 +12,7 @@
 //! - `transport`, `socket`, `tls_channel`, `security_layer`: what a connection is made of.
 //! - `upstream`: dialling a driver daemon.
 //! - `reload`, `renewal`, `file_watch`: the policy file and certificates, read again.
-//! - `drain`, `notify`, `daemonize`, `pid_file`, `logging`, `paths`: a daemon's manners.
+//! - `drain`, `notify`, `watchdog`, `daemonize`, `pid_file`, `logging`, `paths`: a daemon's manners.
 
 use std::io;
 use std::path::PathBuf;
@@ -23,7 +23,6 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::time::{Interval, MissedTickBehavior};
 
 mod accept;
 mod access;
@@ -57,6 +56,7 @@ mod tcp_socket;
 mod tls_channel;
 mod transport;
 mod upstream;
+mod watchdog;
 mod workers;
 
 use context::Context;
@@ -67,6 +67,7 @@ use notify::Notifier;
 use pid_file::PidFile;
 use reload::{Candidate, Cause, LoadError, Reloader};
 use renewal::Renewal;
+use watchdog::Watchdog;
 use workers::Workers;
 
 pub use daemonize::{BACKGROUND_OPTION, start_in_background};
@@ -388,47 +389,6 @@ impl Daemon {
         drop(self.listeners);
         if let Some(workers) = Arc::into_inner(self.workers) {
             workers.stop().await;
-        }
-    }
-}
-
-/// Feeds the service manager's watchdog, as long as every thread makes progress.
-#[derive(Debug)]
-struct Watchdog {
-    interval: Option<Interval>,
-    tick: u64,
-}
-
-impl Watchdog {
-    /// Three looks in each period that the service manager allows, so that one may come late.
-    fn new() -> Self {
-        let interval = sd_notify::watchdog_enabled()
-            .map(|period| period / 3)
-            .filter(|period| !period.is_zero())
-            .map(|period| {
-                let mut interval = tokio::time::interval(period);
-                interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                interval
-            });
-        Self { interval, tick: 0 }
-    }
-
-    async fn due(&mut self) {
-        match &mut self.interval {
-            Some(interval) => {
-                interval.tick().await;
-            }
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Feeds the watchdog if every worker has answered since it was last fed. That this runs at
-    /// all is the main thread's own answer.
-    fn check(&mut self, workers: &Workers, notifier: &mut Notifier) {
-        if workers.answered(self.tick) {
-            notifier.alive();
-            self.tick += 1;
-            workers.tick(self.tick);
         }
     }
 }

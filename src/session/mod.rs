@@ -8,6 +8,7 @@
 //! - [`action`]: what the shell is told.
 //! - [`router`]: what the session asks of the policy.
 //! - `authenticating`: the client proves who it is.
+//! - `own`: what the session answers itself.
 //! - `opening`: the dialogue that opens an upstream for the client.
 //! - `identity`: what the daemon is told of the client.
 //! - `serving`: calls, replies, streams and events once it is open.
@@ -20,6 +21,7 @@ mod calls;
 mod identity;
 mod keepalive;
 mod opening;
+mod own;
 pub mod router;
 mod serving;
 mod streams;
@@ -42,13 +44,12 @@ use serving::Serving;
 
 use crate::policy::facts::ClientFacts;
 use crate::policy::model::Keepalive as KeepaliveConfig;
-use crate::protocol::args::{AuthType, Feature};
 use crate::protocol::fault::Fault;
 use crate::protocol::frame::{self, Frame};
-use crate::protocol::header::{Header, MessageType, Procedure, Program, Serial, Status, VERSION};
-use crate::protocol::table::{self, Kind};
+use crate::protocol::header::{Header, Program, Serial, Status, VERSION};
+use crate::protocol::limits;
+use crate::protocol::table::keepalive as ping;
 use crate::protocol::xdr::Writer;
-use crate::protocol::{limits, table::keepalive as ping, table::remote};
 
 /// How long a client may take from connecting to its `CONNECT_OPEN`. libvirt's clients open at
 /// once; a socket that is held without using it must not be held for ever.
@@ -405,115 +406,6 @@ impl Session {
             tracing::info!("the client left, and its calls do not end: closing");
             self.close(now);
         }
-    }
-
-    fn send_ping(&mut self, to: Peer, procedure: Procedure) {
-        let header = Header {
-            program: Program::KEEPALIVE,
-            version: VERSION,
-            procedure,
-            kind: MessageType::MESSAGE,
-            serial: Serial(0),
-            status: Status::OK,
-        };
-        let mut bytes = Vec::with_capacity(limits::FRAME_MIN);
-        frame::write(&mut bytes, header, |_| ());
-        self.actions.push_back(Action::Send { to, bytes });
-    }
-
-    /// Answers a ping, whoever sent it and whatever else goes on; keepalive never travels through.
-    fn handle_ping(&mut self, from: Peer, header: &Header) -> Option<Verdict> {
-        if header.program != Program::KEEPALIVE || header.kind != MessageType::MESSAGE {
-            return None;
-        }
-        if header.version == VERSION && header.procedure == ping::PING {
-            self.send_ping(from, ping::PONG);
-        }
-        Some(Verdict::Consumed)
-    }
-
-    /// Answers the client's calls that are the proxy's own business, in every phase. A frame with
-    /// descriptors is the same call, so it gets no way round.
-    fn handle_own_procedure(
-        &mut self,
-        frame: &Frame<'_>,
-        router: &dyn Router,
-        now: Instant,
-    ) -> Option<Verdict> {
-        let header = frame.header;
-        if header.program != Program::REMOTE {
-            return None;
-        }
-        match header.procedure {
-            remote::AUTH_LIST => {
-                self.reply(header, |writer| AuthType::NONE.encode_list(writer));
-            }
-            remote::AUTH_POLKIT
-            | remote::AUTH_SASL_INIT
-            | remote::AUTH_SASL_START
-            | remote::AUTH_SASL_STEP => self.refuse(header, &Fault::authentication_failed()),
-            remote::CONNECT_SET_IDENTITY if !router.may_forward(&self.setup.facts) => {
-                self.refuse(
-                    header,
-                    &Fault::access_denied("the identity is set by the proxy"),
-                );
-            }
-            remote::CONNECT_SUPPORTS_FEATURE => match Feature::decode(frame.arguments()) {
-                Ok(Feature::KEEPALIVE) => {
-                    if self.keepalive.is_none() {
-                        self.keepalive = Keepalive::start(self.setup.keepalive, now);
-                    }
-                    self.reply(header, |writer| _ = writer.i32(1));
-                }
-                Ok(Feature::FD_PASSING) if !self.passes_descriptors() => {
-                    self.reply(header, |writer| _ = writer.i32(0));
-                }
-                Ok(_) => return None,
-                Err(_) => self.refuse(header, &Fault::undecodable()),
-            },
-            // Not before the answer to its `CONNECT_OPEN`.
-            remote::CONNECT_CLOSE if !matches!(self.phase, Phase::Opening(_)) => {
-                self.reply(header, |_| ());
-                self.handle_client_eof(now);
-            }
-            _ => return None,
-        }
-        Some(Verdict::Consumed)
-    }
-
-    /// `CONNECT_OPEN`, or a call that came too early for it.
-    fn handle_unopened(&mut self, frame: &Frame<'_>, router: &dyn Router, now: Instant) {
-        let header = frame.header;
-        if (header.program, header.procedure) == (Program::REMOTE, remote::CONNECT_OPEN) {
-            self.open(frame, router, now)
-        } else {
-            self.refuse_unopened(header)
-        }
-    }
-
-    /// A call that needs an open connection, before there is one.
-    fn refuse_unopened(&mut self, header: Header) {
-        self.refuse_early(header, Fault::not_open());
-    }
-
-    /// A call that needs an authenticated client, before it is one.
-    fn refuse_unauthenticated(&mut self, header: Header) {
-        self.refuse_early(header, Fault::authentication_required());
-    }
-
-    /// A call that is too early; but what does not exist at all is said first, as libvirt does.
-    fn refuse_early(&mut self, header: Header, early: Fault) {
-        let known = header.version == VERSION
-            && [Program::REMOTE, Program::QEMU, Program::LXC].contains(&header.program);
-        let row = table::lookup(header.program, header.procedure);
-        let fault = if !known {
-            Fault::unknown_program(header.program, header.version)
-        } else if row.is_some_and(|row| row.kind == Kind::Call) {
-            early
-        } else {
-            Fault::unknown_procedure(header.procedure)
-        };
-        self.refuse(header, &fault);
     }
 
     fn reply(&mut self, to: Header, payload: impl FnOnce(&mut Writer<'_>)) {

@@ -225,7 +225,7 @@ fn fifty_streaming_clients_do_not_feel_a_new_certificate_and_the_next_one_sees_i
     let before = scene.shown();
     let good = fs::read(scene.pki.path("server.pem")).unwrap();
     fs::write(scene.pki.path("server.pem"), "rubbish").unwrap();
-    scene.wait_for_log("in force stay");
+    scene.wait_for_log("the certificates and passwords in force stay");
     assert_eq!(scene.shown(), before, "a broken one keeps the old");
     // One that is good but not that key's.
     fs::copy(scene.pki.path("ci.pem"), scene.pki.path("server.pem")).unwrap();

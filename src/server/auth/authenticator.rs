@@ -213,7 +213,7 @@ impl Over {
     fn channel(self, facts: &ClientFacts) -> Channel<'_> {
         match self {
             Self::Unix => Channel::Unix,
-            Self::Tls => Channel::Tls(facts.x509.as_ref()),
+            Self::Tls => Channel::Tls(facts.x509.as_deref()),
             Self::Tcp => Channel::Tcp,
         }
     }

@@ -83,7 +83,7 @@ pub(crate) async fn arrive(
         listener: Arc::clone(&listener.name),
         readonly: listener.readonly,
         address: Some(address),
-        x509,
+        x509: x509.map(Box::new),
         ..ClientFacts::default()
     };
     Ok((channel, facts))

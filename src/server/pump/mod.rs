@@ -11,6 +11,14 @@
 //! - `clock`: timers.
 //! - `proof`: finding out who the client is.
 
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+mod allocations;
 mod client;
 mod clock;
 mod proof;
@@ -121,11 +129,15 @@ impl<'a> Pump<'a> {
             moved |= self.poll_outboxes(cx);
             moved |= self.poll_timer(cx);
             self.poll_glance(cx);
-            if !moved || self.end == End::Closed {
+            if self.end == End::Closed {
                 return;
             }
+            // First of all: where the turn ended, not everything was asked to wake us.
             if self.turn == 0 {
                 cx.waker().wake_by_ref();
+                return;
+            }
+            if !moved {
                 return;
             }
         }

@@ -81,11 +81,8 @@ impl Libvirtd {
         }
         make_dir(&dir.join("config/libvirt"), account);
         fs::write(dir.join("config/libvirt/qemu.conf"), QEMU_CONF).unwrap();
-        fs::write(
-            dir.join("config/libvirt/libvirtd.conf"),
-            format!("{LIBVIRTD_CONF}{conf}"),
-        )
-        .unwrap();
+        let conf = format!("{LIBVIRTD_CONF}{conf}");
+        fs::write(dir.join("config/libvirt/libvirtd.conf"), conf).unwrap();
         let env: Vec<_> = env
             .iter()
             .map(|(name, value)| (*name, (*value).to_owned()))

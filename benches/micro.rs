@@ -1,0 +1,129 @@
+//! `cargo bench --bench micro`: the pieces that a call passes, one at a time.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark that meets what it does not expect has to stop"
+)]
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use divan::counter::BytesCount;
+use divan::{Bencher, black_box};
+use virtproxyd::policy::{self, facts::ClientFacts};
+use virtproxyd::protocol::frame::{self, Next};
+use virtproxyd::protocol::header::{Header, Program, Serial};
+use virtproxyd::protocol::limits::FRAME_MAX;
+use virtproxyd::protocol::table::{self, remote};
+use virtproxyd::protocol::xdr::Reader;
+
+fn main() {
+    divan::main();
+}
+
+/// A small call as it comes from a client.
+fn small_call() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let header = Header::remote_call(remote::CONNECT_GET_LIB_VERSION, Serial(7));
+    frame::write(&mut bytes, header, |_| ());
+    bytes
+}
+
+#[divan::bench]
+fn frame_reader(bencher: Bencher<'_, '_>) {
+    let bytes = small_call();
+    bencher.bench_local(|| frame::next(black_box(&bytes), FRAME_MAX).is_ok());
+}
+
+/// 1,000 small frames that came in one piece.
+#[divan::bench]
+fn frame_reader_1000(bencher: Bencher<'_, '_>) {
+    let bytes = small_call().repeat(1000);
+    bencher
+        .counter(BytesCount::of_slice(&bytes))
+        .bench_local(|| {
+            let (mut rest, mut frames) = (black_box(&bytes[..]), 0);
+            while let Ok(Next::Frame(frame)) = frame::next(rest, FRAME_MAX) {
+                rest = &rest[frame.wire_len()..];
+                frames += 1;
+            }
+            frames
+        });
+}
+
+#[divan::bench]
+fn header_decode(bencher: Bencher<'_, '_>) {
+    let bytes: [u8; 24] = small_call()[4..28].try_into().unwrap();
+    bencher.bench_local(|| Header::decode(black_box(bytes)));
+}
+
+#[divan::bench]
+fn procedure_lookup(bencher: Bencher<'_, '_>) {
+    bencher.bench_local(|| table::lookup(Program::REMOTE, black_box(remote::DOMAIN_CREATE)));
+}
+
+/// Reads a list of 500 domains: name, UUID, id.
+#[divan::bench]
+fn xdr_list_500(bencher: Bencher<'_, '_>) {
+    let mut bytes = Vec::new();
+    let header = Header::remote_call(remote::CONNECT_LIST_ALL_DOMAINS, Serial(0));
+    frame::write(&mut bytes, header, |writer| {
+        writer.u32(500);
+        for number in 0..500 {
+            writer.string(&format!("domain-{number}"));
+            writer.raw(&[7; 16]);
+            writer.i32(number);
+        }
+    });
+    let payload = &bytes[28..];
+    bencher
+        .counter(BytesCount::of_slice(payload))
+        .bench_local(|| {
+            let mut reader = Reader::new(black_box(payload));
+            let count = reader.length(16384).unwrap();
+            let mut bytes = 0;
+            for _ in 0..count {
+                bytes += reader.string(4096).unwrap().len();
+                for _ in 0..4 {
+                    reader.u32().unwrap();
+                }
+                reader.i32().unwrap();
+            }
+            bytes
+        });
+}
+
+/// A policy with so many routes, each for a host of its own.
+fn policy_text(routes: usize) -> String {
+    let mut text = "version: 1\n\
+         listeners:\n  main: { unix: /run/a/sock, mode: \"0600\" }\n\
+         upstreams:\n  daemon: { unix: /run/b/sock }\n\
+         routes:\n"
+        .to_owned();
+    for number in 0..routes {
+        _ = writeln!(
+            text,
+            "  - {{ uri: \"qemu:///system?host=host-{number}\", upstream: daemon }}"
+        );
+    }
+    text
+}
+
+#[divan::bench(args = [1, 1000])]
+fn policy_compile(bencher: Bencher<'_, '_>, routes: usize) {
+    let text = policy_text(routes);
+    bencher.bench_local(|| policy::load("routes.yaml", black_box(&text), &|_| None).is_ok());
+}
+
+/// The last of so many routes is the one.
+#[divan::bench(args = [1, 1000])]
+fn route_decision(bencher: Bencher<'_, '_>, routes: usize) {
+    let loaded = policy::load("routes.yaml", &policy_text(routes), &|_| None).unwrap();
+    let facts = ClientFacts {
+        listener: Arc::from("main"),
+        ..ClientFacts::default()
+    };
+    let uri = format!("qemu:///system?host=host-{}", routes - 1);
+    bencher.bench_local(|| loaded.policy.route(black_box(&facts), black_box(&uri)));
+}
