@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::support::fake_upstream::FakeUpstream;
 use crate::support::libvirtd::Libvirtd;
 use crate::support::passwords::set_password;
-use crate::support::pki::free_port;
+use crate::support::pki::{Pki, free_port};
 use crate::support::proxy::{Proxy, ProxyBuilder};
-use crate::support::remote::by_tcp;
+use crate::support::remote::by_tls;
 use crate::support::rpc_client::RpcClient;
 use crate::support::scene::assert_served;
 use crate::support::wait::eventually;
@@ -18,9 +18,10 @@ use crate::support::xdr::Writer;
 const URI: &str = "test:///default";
 
 /// A proxy with a socket `sock` that asks for a password, one `open` that asks for nothing, and a
-/// TCP port that cannot be authenticated on.
+/// port by TLS that asks for a password too.
 struct Scene {
     proxy: Proxy,
+    pki: Pki,
     port: u16,
     fds: usize,
     _upstream: FakeUpstream,
@@ -31,7 +32,9 @@ impl Scene {
     fn start(daemon: &str, listener: &str) -> Self {
         let upstream = FakeUpstream::start();
         let port = free_port();
+        let mut pki = None;
         let builder = ProxyBuilder::new(|dir| {
+            pki = Some(Pki::new(&dir.join("pki")));
             set_password(&dir.join("passwords"), "alice", "pencil");
             let (dir, socket) = (dir.display(), upstream.socket());
             let sasl = format!("auth: sasl, sasl: {{ passwords: {dir}/passwords }}, {listener}");
@@ -40,7 +43,9 @@ impl Scene {
 daemon: {{ workers: 2, {daemon} }}
 listeners:
   main: {{ unix: {dir}/sock, {sasl} }}
-  tcp: {{ tcp: \"127.0.0.1:{port}\", {sasl} }}
+  tls:
+    {{ tcp: \"127.0.0.1:{port}\", tls: {{ cert: {dir}/pki/server.pem, key: {dir}/pki/server.key,
+      ca: {dir}/pki/ca.pem, client_cert: optional }}, {sasl} }}
   open: {{ unix: {dir}/open }}
 upstreams:
   daemon: {{ unix: {}, connect_timeout: 60s }}
@@ -54,6 +59,7 @@ routes:
         let fds = proxy.process().open_fds();
         Self {
             proxy,
+            pki: pki.unwrap(),
             port,
             fds,
             _upstream: upstream,
@@ -62,6 +68,10 @@ routes:
 
     fn connect(&self) -> RpcClient {
         RpcClient::connect(&self.proxy.socket())
+    }
+
+    fn connect_remote(&self) -> RpcClient {
+        by_tls(self.port, &self.pki, None)
     }
 
     fn opened(&self) -> RpcClient {
@@ -131,7 +141,7 @@ fn a_large_frame_closes() {
 fn a_silent_client_is_closed_in_time() {
     let scene = Scene::start("", "auth_timeout: 1s");
     let mut bystander = scene.opened();
-    let (local, remote) = (scene.connect(), by_tcp(scene.port));
+    let (local, remote) = (scene.connect(), scene.connect_remote());
     // One that goes on asking is no better.
     let mut asking = scene.connect();
     is_served(&mut asking);
@@ -158,9 +168,9 @@ fn too_many_push_out_the_oldest_of_their_kind() {
         client
     };
     let mut local: Vec<_> = (0..2).map(|_| connect(scene.connect())).collect();
-    let mut remote: Vec<_> = (0..2).map(|_| connect(by_tcp(scene.port))).collect();
+    let mut remote: Vec<_> = (0..2).map(|_| connect(scene.connect_remote())).collect();
     for _ in 0..3 {
-        remote.push(connect(by_tcp(scene.port)));
+        remote.push(connect(scene.connect_remote()));
         remote.remove(0).expect_closed();
     }
     // Not one of the local clients had to go for that.
@@ -189,7 +199,7 @@ fn a_thousand_that_say_nothing_keep_nobody_out() {
             TcpStream::connect(("127.0.0.1", scene.port)).unwrap()
         })
         .collect();
-    is_served(&mut by_tcp(scene.port));
+    is_served(&mut scene.connect_remote());
     // All but the last are closed by the proxy, before its clients close them.
     eventually("those pushed out are closed", || {
         scene.proxy.process().open_fds() <= scene.fds + 20 + 2

@@ -245,7 +245,14 @@ impl Compiler<'_, '_> {
         }
         let mut mechanisms = Vec::new();
         match given.and_then(|sasl| sasl.mechanisms.as_ref()) {
-            None => mechanisms.push(Mechanism::ScramSha256),
+            None => {
+                let default = Mechanism::ScramSha256;
+                if let Err(why) = fits(default, listener) {
+                    self.error("auth", &listener_at.key("auth"), why);
+                    return None;
+                }
+                mechanisms.push(default);
+            }
             Some(named) => {
                 for (index, name) in named.iter().enumerate() {
                     let at = at.key("mechanisms").index(index);
@@ -382,12 +389,8 @@ impl Compiler<'_, '_> {
         let Some(far) = far.filter(|_| listener.is_loopback_only()) else {
             return true;
         };
-        let message = match listener.auth {
-            Auth::Sasl => format!(
-                "without TLS, {far} needs a mechanism that protects the whole connection: GSSAPI alone"
-            ),
-            _ => format!("whoever reaches {far} could do everything, unknown and unprotected"),
-        };
+        // SASL without TLS is by GSSAPI alone, which protects the whole connection.
+        let message = format!("whoever reaches {far} could do everything, unknown and unprotected");
         let place = Some(self.document.place(&at.key("tcp")));
         self.problems
             .push(Problem::error("plain-tcp", place, message).help(
@@ -439,10 +442,15 @@ fn fits(mechanism: Mechanism, listener: &raw::Listener) -> Result<(), &'static s
         .tls
         .as_ref()
         .is_some_and(|tls| !matches!(tls.client_cert, Some(raw::ClientCert::UnsafeNone)));
+    let plain_tcp = listener.tcp.is_some() && listener.tls.is_none();
     match mechanism {
-        Mechanism::Plain if listener.tcp.is_some() && listener.tls.is_none() => {
+        Mechanism::Plain if plain_tcp => {
             Err("PLAIN would send passwords readable: it needs `tls` or a UNIX socket")
         }
+        Mechanism::ScramSha256 | Mechanism::ScramSha512 if plain_tcp => Err(
+            "SCRAM protects the password and nothing after it, so that clients refuse it on plain \
+             TCP: it needs `tls` or a UNIX socket",
+        ),
         Mechanism::External if !certificates => {
             Err("EXTERNAL is by the client's certificate: it needs `tls` that asks for one")
         }

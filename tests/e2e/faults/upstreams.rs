@@ -196,6 +196,8 @@ fn does_not_open(socket: &Path, settings: &Settings, why: &str) -> RpcError {
     assert_eq!(client.open(Some(URI), 0).unwrap_err(), error);
     drop(client);
     scene.expect_no_fds();
+    // The log may come later than the answer.
+    eventually("both attempts are logged", || scene.warnings().len() >= 2);
     let warnings = scene.warnings();
     assert_eq!(warnings.len(), 2, "one for each attempt: {warnings:#?}");
     assert!(

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::process::{Process, command};
 
@@ -167,8 +168,21 @@ impl Pki {
     }
 }
 
-/// A TCP port that is free now, of both kinds of address.
+/// A TCP port that is free now, of both kinds of address, and not given out twice. It is below those
+/// that the kernel gives to clients, of which one may else have it by the time that it is wanted.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("[::]:0").unwrap();
-    listener.local_addr().unwrap().port()
+    const FIRST: u32 = 16_600;
+    const COUNT: u32 = 16_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Test programs that run at the same time begin at different places.
+        let place = NEXT
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_add(std::process::id().wrapping_mul(97));
+        let port = u16::try_from(FIRST + place % COUNT).unwrap();
+        let is_free = |address| TcpListener::bind((address, port)).is_ok();
+        if ["127.0.0.1", "::1"].into_iter().all(is_free) {
+            return port;
+        }
+    }
 }

@@ -17,12 +17,13 @@ use super::pki::Pki;
 use super::rpc_client::RpcClient;
 
 /// A client by plain TCP. It is closed with the client, and the client with it.
+#[cfg(feature = "gssapi")]
 pub(crate) fn by_tcp(port: u16) -> RpcClient {
     bridged(move || TcpStream::connect(loopback(port)))
 }
 
 /// A client by TLS, with the certificate called `name` if any. What the server says after the
-/// handshake is read already.
+/// handshake is read already. The connection is closed with the client, and the client with it.
 pub(crate) fn by_tls(port: u16, pki: &Pki, name: Option<&str>) -> RpcClient {
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_file(pki.path("ca.pem")).unwrap();
