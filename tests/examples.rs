@@ -2,6 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "a failed unwrap is the failed test"
 )]
 
@@ -24,9 +25,15 @@ fn directory() -> PathBuf {
 }
 
 fn load(name: &str) -> Policy {
-    let text = std::fs::read_to_string(directory().join(name)).unwrap();
+    compile(
+        name,
+        &std::fs::read_to_string(directory().join(name)).unwrap(),
+    )
+}
+
+fn compile(name: &str, text: &str) -> Policy {
     let show = |report: &Report| report.render_human(false);
-    match policy::load(name, &text, &env) {
+    match policy::load(name, text, &env) {
         Err(report) => panic!("{}", show(&report)),
         Ok(loaded) => {
             assert!(loaded.warnings.is_empty(), "{}", show(&loaded.warnings));
@@ -281,4 +288,28 @@ fn demo_routes_the_test_driver() {
         expected
     );
     assert_eq!(routed(&policy, "ro", "user=alice", ""), expected);
+}
+
+/// The policy that the README shows, and what the commands below it there say.
+#[test]
+fn the_readme_shows_a_policy_that_does_what_it_says() {
+    let readme = directory().join("../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let (_, rest) = readme.split_once("```yaml\n").unwrap();
+    let (text, _) = rest.split_once("```").unwrap();
+    let policy = compile("README.md", text);
+    let upstream = |client: &ClientFacts| match policy.route(client, "qemu:///system") {
+        Routed::Try(targets) => targets[0].upstream.name.to_string(),
+        Routed::NoRoute => "none".to_owned(),
+    };
+    let student = client(&policy, "main", "user=ann,group=students");
+    assert_eq!(upstream(&student), "lab");
+    assert_eq!(upstream(&client(&policy, "main", "user=bob")), "qemu");
+    let remote = |dn: &str| ClientFacts {
+        listener: "tls".into(),
+        ..format!("dn=\"{dn}\"").parse().unwrap()
+    };
+    assert_eq!(upstream(&remote("CN=ci,OU=Ops,O=Example")), "qemu");
+    assert_eq!(upstream(&remote("CN=a.students.example,O=Example")), "lab");
+    assert_eq!(upstream(&remote("CN=ci,O=Elsewhere")), "none");
 }
