@@ -57,6 +57,8 @@ impl Client {
             descriptors: transport.carries_descriptors(),
             auth,
             auth_timeout: listener.auth_timeout,
+            seed: ctx.audit.seed(),
+            refusals: ctx.audit.prefix(),
         };
         Some(Self {
             transport,

@@ -1,6 +1,7 @@
 //! What every connection shares: policy and certificates in force, the drain signal, the counts of
 //! clients.
 
+use super::audit::Audit;
 use super::auth::certificates::{CertificateStore, Certificates};
 use super::auth::polkit::{self, Polkit};
 use super::auth::unauthenticated::{Origin, Unauthenticated, Waiting};
@@ -28,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) polkit: Polkit,
     /// The certificates and passwords in force.
     pub(crate) certificates: CertificateStore,
+    /// Writes what was decided.
+    pub(crate) audit: Audit,
     /// Who has not proven anything yet.
     pub(crate) unauthenticated: UnauthenticatedByKind,
 }
@@ -44,6 +47,7 @@ impl Context {
             lookups: Lookups::default(),
             polkit: Polkit::new(polkit::Settings::default()),
             certificates: CertificateStore::new(certificates),
+            audit: Audit::new(),
             unauthenticated: UnauthenticatedByKind {
                 local: Unauthenticated::new(max_unauthenticated),
                 remote: Unauthenticated::new(max_unauthenticated),

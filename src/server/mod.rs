@@ -8,6 +8,7 @@
 //! - `clients`, `context`, `workers`, `connection`: the clients, from accept to close.
 //! - `peercred`, `names`, `lookups`: who a client is.
 //! - `auth`: who a client is, where that takes a dialogue.
+//! - `audit`: records of decisions.
 //! - `pump`, `side`, `inbox`, `outbox`: bytes between two connections and a session.
 //! - `transport`, `socket`, `tls_channel`, `security_layer`: what a connection is made of.
 //! - `upstream`: dialling a driver daemon.
@@ -27,6 +28,7 @@ use tokio::sync::Notify;
 mod accept;
 mod access;
 mod activation;
+mod audit;
 pub mod auth;
 mod clients;
 mod connection;

@@ -11,10 +11,12 @@
 //! - `own`: what the session answers itself.
 //! - `opening`: the dialogue that opens an upstream for the client.
 //! - `identity`: what the daemon is told of the client.
+//! - [`access`]: what the client may do and see, call by call.
 //! - `serving`: calls, replies, streams and events once it is open.
 //! - `calls`, `streams`: what is outstanding.
 //! - `keepalive`: pings, and silence that lasts too long.
 
+pub mod access;
 pub mod action;
 mod authenticating;
 mod calls;
@@ -108,6 +110,10 @@ pub struct Setup {
     pub auth: Auth,
     /// How long it may take for that.
     pub auth_timeout: Duration,
+    /// Random bytes of the connection's own.
+    pub seed: [u8; 16],
+    /// What the ids of its refusals begin with; no other connection's do.
+    pub refusals: Arc<str>,
 }
 
 /// One client connection.
@@ -234,6 +240,9 @@ impl Session {
         if header.kind.is_call() {
             // Checked in every phase, before anything looks at the procedure: a call that is odd in
             // one field must not get past a check on another.
+            if self.occupies(header.serial) {
+                return Verdict::Hold;
+            }
             if self.uses(header.serial) {
                 tracing::warn!(?header, "the client uses a serial twice: closing");
                 self.abort();
@@ -265,7 +274,7 @@ impl Session {
                 Verdict::Consumed
             }
             Phase::Opening(_) => Verdict::Hold,
-            Phase::Serving(_) => self.serve_client(frame),
+            Phase::Serving(_) => self.serve_client(frame, router, now),
             Phase::Closing { .. } | Phase::Closed => Verdict::Consumed,
         }
     }
@@ -275,6 +284,7 @@ impl Session {
         &mut self,
         from: UpstreamId,
         frame: &Frame<'_>,
+        router: &dyn Router,
         now: Instant,
     ) -> Verdict {
         // What arrives late from an upstream that was given up concerns nobody.
@@ -292,7 +302,7 @@ impl Session {
                 self.handle_opening_reply(frame, now);
                 Verdict::Consumed
             }
-            _ => self.serve_upstream(from, frame, now),
+            _ => self.serve_upstream(from, frame, router, now),
         }
     }
 
@@ -379,6 +389,7 @@ impl Session {
             }
             Some(Silence::Short) | None => {}
         }
+        self.give_up_decisions(now);
         match &mut self.phase {
             Phase::Authenticating(_) => self.authenticating_timeout(now),
             Phase::Unopened { deadline } if *deadline <= now => {
@@ -463,6 +474,14 @@ impl Session {
             Phase::Opening(opening) => opening.uses(serial),
             Phase::Serving(serving) => serving.uses(serial),
             Phase::Unopened { .. } | Phase::Closing { .. } | Phase::Closed => false,
+        }
+    }
+
+    /// A call of the proxy's own has this serial, and will be answered soon.
+    fn occupies(&self, serial: Serial) -> bool {
+        match &self.phase {
+            Phase::Serving(serving) => serving.occupies(serial),
+            _ => false,
         }
     }
 

@@ -18,6 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use virtproxyd::policy::access::Table as Access;
 use virtproxyd::policy::facts::{ClientFacts, SaslFacts};
 use virtproxyd::policy::model::{ForwardIdentity, Keepalive, Routed, Target, Upstream};
 use virtproxyd::protocol::args::{AuthType, ConnectOpen};
@@ -192,6 +193,14 @@ impl Router for Table {
             "" => Routed::Try(self.upstreams.iter().map(target).collect()),
             _ => Routed::NoRoute,
         }
+    }
+
+    fn generation(&self) -> u64 {
+        1
+    }
+
+    fn access(&self, _: &ClientFacts) -> Option<Arc<Access>> {
+        None
     }
 
     fn may_forward(&self, _: &ClientFacts) -> bool {
@@ -591,7 +600,9 @@ impl World {
             }
         }
         let id = daemon.id;
-        match self.session.handle_upstream(id, &message.frame(), self.now) {
+        match self
+            .session
+            .handle_upstream(id, &message.frame(), &self.table, self.now) {
             Verdict::Relay(Peer::Client) => {
                 let header = &message.header;
                 assert!(!is_keepalive(header), "keepalive travelled through");

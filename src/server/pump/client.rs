@@ -72,7 +72,7 @@ impl Pump<'_> {
                     return true;
                 }
             };
-            let to = match self.session.handle_client(&frame, &generation.policy, now) {
+            let to = match self.session.handle_client(&frame, &**generation, now) {
                 Verdict::Relay(to) => Some(to),
                 Verdict::Consumed => None,
                 Verdict::Hold => {

@@ -182,6 +182,7 @@ impl<'a> Pump<'a> {
                 | Action::Secure
                 | Action::Authenticated
                 | Action::AuthenticationFailed(_) => self.prove(action),
+                Action::Audit(record) => self.shared.audit.write(&record, self.session.facts()),
                 Action::Close if self.end == End::Open => self.end = End::Flushing,
                 Action::Close => {}
                 Action::Abort => self.end = End::Closed,

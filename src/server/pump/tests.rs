@@ -42,6 +42,8 @@ fn session() -> Session {
         descriptors: true,
         auth: Auth::None,
         auth_timeout: Duration::from_secs(1),
+        seed: [7; 16],
+        refusals: "r".into(),
     };
     Session::new(setup, Instant::now())
 }

@@ -1,0 +1,220 @@
+//! What a call carries in XML, paths and commands: the objects that it would make or name by them,
+//! and whether it keeps to guards.
+
+use super::case::{Acted, Case, Progress, Stop, refuse, xdr};
+use super::question::{Answer, Question};
+use super::subject::{Resolved, View};
+use super::Class;
+use crate::policy::access::{Owner, Permission, Subject};
+use crate::policy::guard::{self, Guards, Unreadable};
+pub(super) use crate::policy::guard::{Named, NamedOwner};
+use crate::protocol::header::{Procedure, Program};
+use crate::protocol::object::Object;
+use crate::protocol::payload::Payload;
+use crate::protocol::table::remote;
+
+/// Whether everything that a call carries keeps to the guards; else what does not.
+pub(super) fn check(
+    guards: &Guards,
+    program: Program,
+    procedure: Procedure,
+    args: &Payload<'_>,
+) -> Result<(), String> {
+    let contents = guard::contents(program, procedure, args).map_err(|why| why.to_string())?;
+    contents
+        .iter()
+        .try_for_each(|content| guards.check(content).map_err(|why| why.to_string()))
+}
+
+/// The questions for what may be there already under a name or UUID that content names. None are
+/// asked where no rule looks at objects of the class.
+pub(super) fn existing(view: &View<'_>, named: &Named) -> Vec<Question> {
+    let mut questions = Vec::new();
+    if view.table.asks(named.class).is_empty() {
+        return questions;
+    }
+    if let Some(uuid) = named.uuid {
+        questions.extend(match named.class {
+            Class::Domain => Some(Question::Domain(uuid)),
+            Class::Network => Some(Question::Network(uuid)),
+            Class::StoragePool => Some(Question::Pool(uuid)),
+            Class::Nwfilter => Some(Question::Nwfilter(uuid)),
+            Class::Secret => Some(Question::Secret(uuid)),
+            _ => None,
+        });
+    }
+    if let Some(name) = named.name.clone() {
+        questions.extend(match named.class {
+            Class::Domain => Some(Question::DomainNamed(name)),
+            Class::Network => Some(Question::NetworkNamed(name)),
+            Class::StoragePool => Some(Question::PoolNamed(name)),
+            Class::Nwfilter => Some(Question::NwfilterNamed(name)),
+            Class::Interface => Some(Question::Interface(name)),
+            Class::NwfilterBinding => Some(Question::Binding(name)),
+            _ => None,
+        });
+    }
+    if let (Class::Secret, Some(kind), Some(usage)) =
+        (named.class, named.usage_type, named.usage.clone())
+    {
+        questions.push(Question::SecretUsed(kind, usage));
+    }
+    questions
+}
+
+impl<'a> Case<'a> {
+    /// What the content of the call would make, rename to, restore or start; and what is there
+    /// already under those names is asked for.
+    pub(super) fn named_by_content(
+        &self,
+        acted: &[Acted<'a>],
+        progress: &mut Progress,
+    ) -> Result<Vec<Named>, Stop> {
+        let marks = self.view.marks;
+        let named = guard::named(self.program, self.row.number, &self.args, marks);
+        let mut named = named.map_err(|why| self.unreadable(&why))?;
+        if let Some(saved) = self.saved() {
+            // Before the daemon opens a file for the client, the path itself must be allowed.
+            self.check_paths()?;
+            if let Some(xml) = self.ask_for_xml(&saved, progress)? {
+                let domain = guard::domain_named(xml, marks);
+                named.push(domain.map_err(|why| self.unreadable(&why))?);
+            }
+        }
+        for named in &mut named {
+            self.complete(named, acted);
+        }
+        self.stamp(&mut named, progress)?;
+        for named in &named {
+            for question in existing(&self.view, named) {
+                _ = self
+                    .view
+                    .existing(named.class, question, &mut progress.asked);
+            }
+        }
+        if progress.asked.is_empty() {
+            Ok(named)
+        } else {
+            Err(Stop::Ask)
+        }
+    }
+
+    fn unreadable(&self, why: &Unreadable) -> Stop {
+        let class = self.row.acl.iter().find_map(|rule| Class::from_name(rule.object));
+        let subject = Subject::of(class.unwrap_or(Class::Connect));
+        refuse(None, &subject, None, why.to_string())
+    }
+
+    /// The save image that the call reads.
+    fn saved(&self) -> Option<Question> {
+        if self.program != Program::REMOTE {
+            return None;
+        }
+        let path = match self.row.number {
+            remote::DOMAIN_RESTORE | remote::DOMAIN_RESTORE_FLAGS => self.args.text("from"),
+            remote::DOMAIN_SAVE_IMAGE_GET_XML_DESC | remote::DOMAIN_SAVE_IMAGE_DEFINE_XML => {
+                self.args.text("file")
+            }
+            remote::DOMAIN_RESTORE_PARAMS => {
+                let mut params = self.args.params("params");
+                params.find_map(|(name, value)| value.text().filter(|_| name == "file"))
+            }
+            _ => None,
+        };
+        path.map(|path| Question::SaveImage(path.to_owned()))
+    }
+
+    /// The guards of the rules that would let the client write a domain, without regard to the
+    /// domain, which is not known yet.
+    fn check_paths(&self) -> Result<(), Stop> {
+        let Some(write) = Permission::find(Class::Domain, "write") else {
+            return Ok(());
+        };
+        self.check_guards_of_any(write)
+    }
+
+    /// The XML that a question asks for; `None` if the daemon does not tell it.
+    fn ask_for_xml(
+        &self,
+        question: &Question,
+        progress: &mut Progress,
+    ) -> Result<Option<&'a str>, Stop> {
+        match self.view.answers.get(question) {
+            None => {
+                progress.asked.add(question.clone());
+                Err(Stop::Ask)
+            }
+            // The daemon says why, about a path that the client may use.
+            Some(Answer::Absent | Answer::Failed | Answer::Owner(_)) => Ok(None),
+            Some(Answer::Reply(reply)) => {
+                let reply = question.read(reply);
+                Ok(Some(reply.and_then(|reply| reply.text("xml")).unwrap_or("")))
+            }
+        }
+    }
+
+    /// What the content leaves open and the arguments say: the pool of a volume, the network of a
+    /// port, UUID and owner of what is renamed.
+    fn complete(&self, named: &mut Named, acted: &[Acted<'a>]) {
+        let of = |class| acted.iter().find(|act| act.subject.class == class);
+        match named.class {
+            Class::StorageVol => {
+                if let Some(Acted { found, subject }) = of(Class::StoragePool) {
+                    let written = match found.object {
+                        Object::StoragePool { name, .. } => name,
+                        _ => "",
+                    };
+                    named.pool = Some(subject.name.unwrap_or(written).to_owned());
+                }
+            }
+            Class::NetworkPort => {
+                let network = of(Class::Network).and_then(|act| act.subject.name);
+                named.network = network.map(ToOwned::to_owned);
+            }
+            Class::Domain if named.owner == NamedOwner::Unknown => {
+                if let Some(Acted { subject, .. }) = of(Class::Domain) {
+                    named.uuid = named.uuid.or(subject.uuid);
+                    named.owner = match subject.owner {
+                        Owner::Is(owner) => NamedOwner::Is(owner.to_owned()),
+                        Owner::None => NamedOwner::None,
+                        Owner::Unknown => NamedOwner::Unknown,
+                    };
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Writes the client's mark into a new domain that has none. It is judged with it.
+    fn stamp(&self, named: &mut [Named], progress: &mut Progress) -> Result<(), Stop> {
+        let Some((field, named)) = self.new_domain(named) else {
+            return Ok(());
+        };
+        let Some(write) = Permission::find(Class::Domain, "write") else {
+            return Ok(());
+        };
+        let owner = self.view.table.stamp(write, &named.subject());
+        let (Some(owner), Some(xml)) = (owner, self.args.text(field)) else {
+            return Ok(());
+        };
+        named.owner = NamedOwner::Is(owner.to_owned());
+        let stamped = guard::stamp(xml, owner).map_err(|why| self.unreadable(&why))?;
+        let bytes = xdr(|writer| _ = writer.string(&stamped));
+        self.edit(field, &bytes, progress);
+        Ok(())
+    }
+
+    /// The field with the XML of the domain that the call makes, and what it says.
+    fn new_domain<'n>(&self, named: &'n mut [Named]) -> Option<(&'static str, &'n mut Named)> {
+        let field = match (self.program, self.row.number) {
+            (Program::REMOTE, remote::DOMAIN_DEFINE_XML | remote::DOMAIN_DEFINE_XML_FLAGS) => "xml",
+            (
+                Program::REMOTE,
+                remote::DOMAIN_CREATE_XML | remote::DOMAIN_CREATE_XML_WITH_FILES,
+            ) => "xml_desc",
+            _ => return None,
+        };
+        let domain = named.iter_mut().find(|named| named.class == Class::Domain)?;
+        Some((field, domain))
+    }
+}

@@ -1,0 +1,336 @@
+//! What is known of the objects behind one upstream connection.
+//!
+//! A pair of UUID and name is kept only while the daemon has promised to tell of changes: the proxy
+//! registers for the events of a class itself when it first asks about one. A pair is learned only
+//! from a reply to a call that was sent after that promise, and only if no event of the class came
+//! between the call and its reply, since either may have been made first.
+
+use std::collections::HashMap;
+
+use super::Class;
+use crate::protocol::header::Procedure;
+use crate::protocol::object::{Object, Uuid};
+use crate::protocol::payload::Payload;
+use crate::protocol::table::remote;
+use crate::protocol::xdr::Writer;
+
+/// Pairs that are kept of a class. One more, and all are forgotten and learned anew.
+const PAIRS: usize = 65_536;
+
+/// Event ids of `CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY`.
+const LIFECYCLE: i32 = 0;
+const METADATA_CHANGE: i32 = 23;
+
+/// `VIR_DOMAIN_EVENT_DEFINED`, `_UNDEFINED`, `_STOPPED`.
+const DEFINED: i32 = 0;
+const UNDEFINED: i32 = 1;
+const STOPPED: i32 = 5;
+
+/// An event that the proxy registers for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Watch {
+    class: Class,
+    event: i32,
+}
+
+impl Watch {
+    /// What is to be heard to know the objects of a class.
+    pub(super) fn of(class: Class) -> &'static [Self] {
+        const fn watch(class: Class, event: i32) -> Watch {
+            Watch { class, event }
+        }
+        const DOMAIN: [Watch; 2] = [
+            watch(Class::Domain, LIFECYCLE),
+            watch(Class::Domain, METADATA_CHANGE),
+        ];
+        const NETWORK: [Watch; 1] = [watch(Class::Network, LIFECYCLE)];
+        const POOL: [Watch; 1] = [watch(Class::StoragePool, LIFECYCLE)];
+        const SECRET: [Watch; 1] = [watch(Class::Secret, LIFECYCLE)];
+        match class {
+            Class::Domain => &DOMAIN,
+            Class::Network => &NETWORK,
+            Class::StoragePool => &POOL,
+            Class::Secret => &SECRET,
+            // Daemons send no events of these.
+            _ => &[],
+        }
+    }
+
+    /// The call that registers.
+    pub(super) fn procedure(self) -> Procedure {
+        match self.class {
+            Class::Network => remote::CONNECT_NETWORK_EVENT_REGISTER_ANY,
+            Class::StoragePool => remote::CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY,
+            Class::Secret => remote::CONNECT_SECRET_EVENT_REGISTER_ANY,
+            _ => remote::CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY,
+        }
+    }
+
+    /// Writes its arguments: the event, for all objects.
+    pub(super) fn encode(self, writer: &mut Writer<'_>) {
+        writer.i32(self.event).u32(0);
+    }
+}
+
+/// The class whose registrations a call that deregisters means.
+pub(super) fn deregisters(procedure: Procedure) -> Option<Class> {
+    match procedure {
+        remote::CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY => Some(Class::Domain),
+        remote::CONNECT_NETWORK_EVENT_DEREGISTER_ANY => Some(Class::Network),
+        remote::CONNECT_STORAGE_POOL_EVENT_DEREGISTER_ANY => Some(Class::StoragePool),
+        remote::CONNECT_SECRET_EVENT_DEREGISTER_ANY => Some(Class::Secret),
+        _ => None,
+    }
+}
+
+/// What is known of a domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Domain {
+    pub(super) name: Box<str>,
+    /// Per owner mark; `None` is not asked yet.
+    owners: Vec<Option<Option<Box<str>>>>,
+}
+
+/// What is known of the objects of one class.
+#[derive(Debug)]
+struct Known<T> {
+    pairs: HashMap<Uuid, T>,
+    /// Callback ids of the proxy's own registrations.
+    callbacks: Vec<i32>,
+    /// Registrations that are not answered yet, or `None` if none was made.
+    pending: Option<usize>,
+    /// A registration was refused: nothing can be kept.
+    deaf: bool,
+    /// Events that changed something.
+    epoch: u64,
+}
+
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Self {
+            pairs: HashMap::new(),
+            callbacks: Vec::new(),
+            pending: None,
+            deaf: false,
+            epoch: 0,
+        }
+    }
+}
+
+impl<T> Known<T> {
+    fn is_watched(&self) -> bool {
+        self.pending == Some(0) && !self.deaf
+    }
+
+    fn learn(&mut self, uuid: Uuid, value: T) {
+        if self.pairs.len() >= PAIRS {
+            self.pairs.clear();
+        }
+        self.pairs.insert(uuid, value);
+    }
+}
+
+/// When a call was made, to tell whether its reply may teach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Since {
+    /// Per watched class: the epoch, if the class was watched then.
+    epochs: [Option<u64>; 4],
+}
+
+/// Everything that is known of the objects behind a connection.
+#[derive(Debug, Default)]
+pub(super) struct Knowledge {
+    domains: Known<Domain>,
+    networks: Known<Box<str>>,
+    pools: Known<Box<str>>,
+    secrets: Known<(i32, Box<str>)>,
+}
+
+impl Knowledge {
+    /// What to register for now that this class is asked about; empty from the second time on.
+    pub(super) fn watch(&mut self, class: Class) -> &'static [Watch] {
+        let watches = Watch::of(class);
+        let pending = match class {
+            Class::Domain => &mut self.domains.pending,
+            Class::Network => &mut self.networks.pending,
+            Class::StoragePool => &mut self.pools.pending,
+            Class::Secret => &mut self.secrets.pending,
+            _ => return &[],
+        };
+        if pending.is_some() {
+            return &[];
+        }
+        *pending = Some(watches.len());
+        watches
+    }
+
+    /// A registration was answered; `None` by an error.
+    pub(super) fn watching(&mut self, watch: Watch, callback: Option<i32>) {
+        fn note<T>(known: &mut Known<T>, callback: Option<i32>) {
+            known.pending = known.pending.map(|pending| pending.saturating_sub(1));
+            match callback {
+                Some(callback) => known.callbacks.push(callback),
+                None => known.deaf = true,
+            }
+        }
+        match watch.class {
+            Class::Network => note(&mut self.networks, callback),
+            Class::StoragePool => note(&mut self.pools, callback),
+            Class::Secret => note(&mut self.secrets, callback),
+            _ => note(&mut self.domains, callback),
+        }
+    }
+
+    /// The callback is one of the proxy's own.
+    pub(super) fn is_own(&self, class: Class, callback: i32) -> bool {
+        let callbacks = match class {
+            Class::Domain => &self.domains.callbacks,
+            Class::Network => &self.networks.callbacks,
+            Class::StoragePool => &self.pools.callbacks,
+            Class::Secret => &self.secrets.callbacks,
+            _ => return false,
+        };
+        callbacks.contains(&callback)
+    }
+
+    /// Now, for a call that is made.
+    pub(super) fn now(&self) -> Since {
+        fn epoch<T>(known: &Known<T>) -> Option<u64> {
+            known.is_watched().then_some(known.epoch)
+        }
+        Since {
+            epochs: [
+                epoch(&self.domains),
+                epoch(&self.networks),
+                epoch(&self.pools),
+                epoch(&self.secrets),
+            ],
+        }
+    }
+
+    /// An object in a reply to a call that was made then.
+    pub(super) fn learn(&mut self, object: &Object<'_>, since: Since) {
+        fn fresh<T>(known: &Known<T>, since: Option<u64>) -> bool {
+            since == Some(known.epoch)
+        }
+        let [domains, networks, pools, secrets] = since.epochs;
+        match *object {
+            Object::Domain { name, uuid, .. } if fresh(&self.domains, domains) => {
+                match self.domains.pairs.get_mut(&uuid) {
+                    Some(domain) if *domain.name == *name => {}
+                    _ => {
+                        let domain = Domain {
+                            name: name.into(),
+                            owners: Vec::new(),
+                        };
+                        self.domains.learn(uuid, domain);
+                    }
+                }
+            }
+            Object::Network { name, uuid } if fresh(&self.networks, networks) => {
+                self.networks.learn(uuid, name.into());
+            }
+            Object::StoragePool { name, uuid } if fresh(&self.pools, pools) => {
+                self.pools.learn(uuid, name.into());
+            }
+            Object::Secret {
+                uuid,
+                usage_type,
+                usage,
+            } if fresh(&self.secrets, secrets) => {
+                self.secrets.learn(uuid, (usage_type, usage.into()));
+            }
+            _ => {}
+        }
+    }
+
+    /// What an owner mark says of a domain, from a reply to a call that was made then.
+    pub(super) fn learn_owner(&mut self, uuid: Uuid, mark: usize, owner: Option<&str>, since: Since) {
+        let [domains, ..] = since.epochs;
+        if domains == Some(self.domains.epoch)
+            && let Some(domain) = self.domains.pairs.get_mut(&uuid)
+        {
+            if domain.owners.len() <= mark {
+                domain.owners.resize(mark + 1, None);
+            }
+            if let Some(slot) = domain.owners.get_mut(mark) {
+                *slot = Some(owner.map(Into::into));
+            }
+        }
+    }
+
+    /// Owners are to be asked for anew.
+    pub(super) fn forget_owners(&mut self) {
+        for domain in self.domains.pairs.values_mut() {
+            domain.owners = Vec::new();
+        }
+    }
+
+    /// The name of a domain.
+    pub(super) fn domain(&self, uuid: Uuid) -> Option<&str> {
+        self.domains.pairs.get(&uuid).map(|domain| &*domain.name)
+    }
+
+    /// What an owner mark says of a domain, if that is known.
+    pub(super) fn owner(&self, uuid: Uuid, mark: usize) -> Option<Option<&str>> {
+        let owner = self.domains.pairs.get(&uuid)?.owners.get(mark)?.as_ref()?;
+        Some(owner.as_deref())
+    }
+
+    /// The name of a network.
+    pub(super) fn network(&self, uuid: Uuid) -> Option<&str> {
+        self.networks.pairs.get(&uuid).map(|name| &**name)
+    }
+
+    /// The name of a pool.
+    pub(super) fn pool(&self, uuid: Uuid) -> Option<&str> {
+        self.pools.pairs.get(&uuid).map(|name| &**name)
+    }
+
+    /// Usage type and usage of a secret.
+    pub(super) fn secret(&self, uuid: Uuid) -> Option<(i32, &str)> {
+        let (kind, usage) = self.secrets.pairs.get(&uuid)?;
+        Some((*kind, usage))
+    }
+
+    /// An event that the daemon sends. Whatever it says of an object, what was known of that is
+    /// forgotten: asking again costs one call.
+    pub(super) fn heard(&mut self, procedure: Procedure, event: &Payload<'_>) {
+        let Some(found) = event.objects().next() else {
+            return;
+        };
+        // The word behind the object, in the old form of the event and within the message of the new.
+        let kind = event.bytes().get(found.range.end..);
+        let kind = kind.and_then(|rest| rest.first_chunk::<4>()).map(|word| i32::from_be_bytes(*word));
+        match (procedure, found.object) {
+            (
+                remote::DOMAIN_EVENT_LIFECYCLE | remote::DOMAIN_EVENT_CALLBACK_LIFECYCLE,
+                Object::Domain { uuid, name, .. },
+            ) => {
+                let changed = matches!(kind, Some(DEFINED | UNDEFINED | STOPPED) | None);
+                // A start, a pause, a crash of the very same domain change nothing of it.
+                if changed || self.domain(uuid) != Some(name) {
+                    self.domains.epoch += 1;
+                    self.domains.pairs.remove(&uuid);
+                }
+            }
+            (remote::DOMAIN_EVENT_CALLBACK_METADATA_CHANGE, Object::Domain { uuid, .. }) => {
+                self.domains.epoch += 1;
+                self.domains.pairs.remove(&uuid);
+            }
+            (remote::NETWORK_EVENT_LIFECYCLE, Object::Network { uuid, .. }) => {
+                self.networks.epoch += 1;
+                self.networks.pairs.remove(&uuid);
+            }
+            (remote::STORAGE_POOL_EVENT_LIFECYCLE, Object::StoragePool { uuid, .. }) => {
+                self.pools.epoch += 1;
+                self.pools.pairs.remove(&uuid);
+            }
+            (remote::SECRET_EVENT_LIFECYCLE, Object::Secret { uuid, .. }) => {
+                self.secrets.epoch += 1;
+                self.secrets.pairs.remove(&uuid);
+            }
+            _ => {}
+        }
+    }
+}
