@@ -12,7 +12,6 @@ use super::stand_in::{StandIn, Texts};
 use super::subject::{Asked, Resolved, View};
 use super::{Class, knowledge, old_list::OldList};
 use crate::policy::access::{Allowed, Denial, Need, Permission, Ruling, Subject, needs};
-use crate::policy::guard;
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::Object;
 use crate::protocol::payload::{self, Found, Payload};
@@ -362,7 +361,7 @@ impl<'a> Case<'a> {
             });
         }
         for named in named.iter().filter(|named| named.class == class) {
-            subjects.push(named.subject());
+            subjects.push(content::subject(named));
             for question in content::existing(&self.view, named) {
                 match self.view.existing(class, question, &mut progress.asked) {
                     Resolved::Subject(subject) => subjects.push(subject),

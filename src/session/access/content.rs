@@ -1,13 +1,16 @@
 //! What a call carries in XML, paths and commands: the objects that it would make or name by them,
 //! and whether it keeps to guards.
 
+use std::borrow::Cow;
+
 use super::case::{Acted, Case, Progress, Stop, refuse, xdr};
 use super::question::{Answer, Question};
-use super::subject::{Resolved, View};
+use super::subject::View;
 use super::Class;
 use crate::policy::access::{Owner, Permission, Subject};
 use crate::policy::guard::{self, Guards, Unreadable};
 pub(super) use crate::policy::guard::{Named, NamedOwner};
+use crate::protocol::args::ParamValue;
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::Object;
 use crate::protocol::payload::Payload;
@@ -60,6 +63,27 @@ pub(super) fn existing(view: &View<'_>, named: &Named) -> Vec<Question> {
         questions.push(Question::SecretUsed(kind, usage));
     }
     questions
+}
+
+/// What the rules look at of an object that content names.
+pub(super) fn subject(named: &Named) -> Subject<'_> {
+    Subject {
+        class: named.class,
+        name: named.name.as_deref(),
+        uuid: named.uuid,
+        owner: match &named.owner {
+            NamedOwner::Unknown | NamedOwner::AsBefore => Owner::Unknown,
+            NamedOwner::None => Owner::None,
+            NamedOwner::Is(owner) => Owner::Is(owner),
+        },
+        pool: named.pool.as_deref(),
+        key: None,
+        mac: named.mac.as_deref(),
+        network: named.network.as_deref(),
+        filter: named.filter.as_deref(),
+        usage_type: named.usage_type,
+        usage: named.usage.as_deref(),
+    }
 }
 
 impl<'a> Case<'a> {
@@ -117,7 +141,10 @@ impl<'a> Case<'a> {
             }
             remote::DOMAIN_RESTORE_PARAMS => {
                 let mut params = self.args.params("params");
-                params.find_map(|(name, value)| value.text().filter(|_| name == "file"))
+                params.find_map(|(name, value)| match value {
+                    ParamValue::Text(Cow::Borrowed(path)) if name == "file" => Some(path),
+                    _ => None,
+                })
             }
             _ => None,
         };
@@ -171,13 +198,13 @@ impl<'a> Case<'a> {
                 let network = of(Class::Network).and_then(|act| act.subject.name);
                 named.network = network.map(ToOwned::to_owned);
             }
-            Class::Domain if named.owner == NamedOwner::Unknown => {
+            Class::Domain if named.owner == NamedOwner::AsBefore => {
                 if let Some(Acted { subject, .. }) = of(Class::Domain) {
                     named.uuid = named.uuid.or(subject.uuid);
                     named.owner = match subject.owner {
                         Owner::Is(owner) => NamedOwner::Is(owner.to_owned()),
                         Owner::None => NamedOwner::None,
-                        Owner::Unknown => NamedOwner::Unknown,
+                        Owner::Unknown => NamedOwner::AsBefore,
                     };
                 }
             }
@@ -193,14 +220,16 @@ impl<'a> Case<'a> {
         let Some(write) = Permission::find(Class::Domain, "write") else {
             return Ok(());
         };
-        let owner = self.view.table.stamp(write, &named.subject());
+        let owner = self.view.table.stamp(write, &subject(named));
         let (Some(owner), Some(xml)) = (owner, self.args.text(field)) else {
             return Ok(());
         };
         named.owner = NamedOwner::Is(owner.to_owned());
-        let stamped = guard::stamp(xml, owner).map_err(|why| self.unreadable(&why))?;
-        let bytes = xdr(|writer| _ = writer.string(&stamped));
-        self.edit(field, &bytes, progress);
+        let stamped = guard::stamp(xml, owner, self.view.marks);
+        if let Some(stamped) = stamped.map_err(|why| self.unreadable(&why))? {
+            let bytes = xdr(|writer| _ = writer.string(&stamped));
+            self.edit(field, &bytes, progress);
+        }
         Ok(())
     }
 

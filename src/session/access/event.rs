@@ -9,7 +9,7 @@ use crate::policy::access::{Permission, Ruling, Subject};
 use crate::protocol::frame::{self, Frame};
 use crate::protocol::header::{Header, Program};
 use crate::protocol::payload::Payload;
-use crate::protocol::table::{self, remote};
+use crate::protocol::table;
 use crate::session::{Action, Peer, Verdict};
 use super::question::Answers;
 
@@ -22,7 +22,7 @@ enum Fate {
 
 impl Access {
     /// Decides on an event.
-    pub(super) fn event(&mut self, frame: &Frame<'_>, line: &mut Line<'_>) -> Verdict {
+    pub(in crate::session) fn event(&mut self, frame: &Frame<'_>, line: &mut Line<'_>) -> Verdict {
         let header = frame.header;
         if self.open {
             return Verdict::Relay(Peer::Client);

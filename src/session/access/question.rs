@@ -126,7 +126,7 @@ impl Question {
             // All domains, every group of numbers that is cheap: state, balloon, vCPU.
             Self::DomainStats => _ = writer.u32(0).u32(STATE | BALLOON | VCPU).u32(0),
             Self::Owner(uuid, mark) => {
-                let namespace = marks.get(*mark).map_or("", OwnerMark::namespace);
+                let namespace = marks.get(*mark).map_or("", |mark| mark.namespace.as_str());
                 domain(*uuid).encode(writer);
                 writer.i32(METADATA_ELEMENT);
                 writer.optional_string(Some(namespace)).u32(0);

@@ -30,7 +30,7 @@ enum Fate {
 
 impl Access {
     /// Decides on the reply to a call with a note.
-    pub(super) fn reply(&mut self, note: NoteId, frame: &Frame<'_>, line: &mut Line<'_>) -> Verdict {
+    pub(in crate::session) fn reply(&mut self, note: NoteId, frame: &Frame<'_>, line: &mut Line<'_>) -> Verdict {
         let Some(note) = self.notes.remove(&note) else {
             return Verdict::Consumed;
         };

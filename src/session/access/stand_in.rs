@@ -73,7 +73,7 @@ impl StandIn {
     /// is replaced. Of a port or a volume, `parent` says that its network or pool is to be absent.
     pub(super) fn object(&self, object: &Object<'_>, parent: bool, texts: &mut Texts) -> Vec<u8> {
         let mut text = |text: &str| self.text(text, texts);
-        let owned: (String, String);
+        let (owned, other): ((String, String), String);
         let stand_in = match *object {
             Object::Domain { name, uuid, id } => {
                 owned = (text(name), String::new());
@@ -132,13 +132,13 @@ impl StandIn {
                 Object::StoragePool { name, uuid }
             }
             Object::StorageVol { pool, name, key } => {
-                let key = &*text(key);
+                other = text(key);
                 owned = if parent {
                     (text(pool), name.to_owned())
                 } else {
                     (pool.to_owned(), text(name))
                 };
-                let (pool, name) = (&*owned.0, &*owned.1);
+                let (pool, name, key) = (&*owned.0, &*owned.1, &*other);
                 Object::StorageVol { pool, name, key }
             }
             Object::NodeDevice { name } => {
