@@ -5,6 +5,7 @@
 //! - [`frame`]: one whole frame in a buffer, and the incremental reader that finds it.
 //! - [`xdr`]: bounded cursor and writer over slices.
 //! - [`args`]: arguments and replies of the few calls that the proxy reads or makes itself.
+//! - [`object`]: objects as they travel.
 //! - [`table`]: one static row per procedure of the five programs.
 //! - [`fault`]: errors as libvirt error replies.
 
@@ -13,5 +14,6 @@ pub mod fault;
 pub mod frame;
 pub mod header;
 pub mod limits;
+pub mod object;
 pub mod table;
 pub mod xdr;
