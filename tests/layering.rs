@@ -79,8 +79,13 @@ const LAYERS: [Layer; 3] = [
             "crate::server",
             "crate::cli",
         ],
-        // The names of permissions.
-        except: &["crate::protocol::table"],
+        // The names of permissions, procedures and objects.
+        except: &[
+            "crate::protocol::table",
+            "crate::protocol::object",
+            "crate::protocol::header::Procedure",
+            "crate::protocol::header::Program",
+        ],
     },
     Layer {
         name: "session",
