@@ -32,6 +32,7 @@ mod schema;
 pub mod store;
 mod syntax;
 mod uri;
+mod xml;
 mod validate;
 mod yaml;
 

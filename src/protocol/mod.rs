@@ -18,10 +18,7 @@ pub mod frame;
 pub mod header;
 pub mod limits;
 pub mod object;
-<<<<<<< HEAD
 pub mod payload;
 pub mod shape;
-=======
->>>>>>> rules
 pub mod table;
 pub mod xdr;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::needs::{self, Needs, PROGRAMS, needs};
 use super::permission::Permission;
 use super::rule::{Quota, Rule, RuleId, RuleRef, Rules};
+use crate::policy::guard::OwnerMark;
 use super::subject::{Attributes, Owner, Subject};
 use crate::policy::identity::IdentitySet;
 use crate::protocol::header::{Procedure, Program};
@@ -95,6 +96,8 @@ pub enum Reason {
     UnknownProcedure,
     /// What identities ask for could not be learned of this client.
     UnknownClient,
+    /// The content of the call does not keep to the guards of the rule that allows it.
+    Guarded,
 }
 
 /// What the rules say of one permission.
@@ -116,6 +119,19 @@ enum Verdict {
     Never(Denial),
     #[default]
     Depends,
+}
+
+impl Denial {
+    /// The content of a call does not keep to a rule's guards.
+    #[must_use]
+    pub fn of_guards(rule: RuleId, permission: Permission, shadow: bool) -> Self {
+        Self {
+            rule: Some(rule),
+            permission: Some(permission),
+            reason: Reason::Guarded,
+            shadow,
+        }
+    }
 }
 
 impl Table {
@@ -315,6 +331,19 @@ impl Table {
                 };
                 (rule.is_on(&stamped) != Some(false)).then_some(owner)
             })
+    }
+
+    /// The rules that allow something on some object.
+    pub fn grants(&self, permission: Permission) -> impl Iterator<Item = RuleRef<'_>> {
+        let entry = self.permissions.get(permission.index());
+        let allow = entry.into_iter().flat_map(|entry| &entry.allow);
+        allow.filter_map(|place| self.rule(RuleId(u32::try_from(*place).ok()?)))
+    }
+
+    /// Where a domain's owner is written, in order. The first that is there counts.
+    #[must_use]
+    pub fn owner_marks(&self) -> &[OwnerMark] {
+        &self.rules.marks
     }
 
     /// The quotas of the client's identities; all of them count.

@@ -1,8 +1,15 @@
 //! Guards: what the content of calls must keep to.
 
+mod document;
 mod forbid;
+mod named;
+mod owner;
 
 pub use forbid::{Forbid, ForbidSet};
+pub use named::{Named, NamedOwner, domain_named, named};
+pub use owner::{OwnerMark, owner_in_metadata, stamp};
+
+pub use super::xml::Unreadable;
 
 use super::pattern::Pattern;
 use crate::protocol::header::{Procedure, Program};
@@ -39,4 +46,24 @@ pub struct Max {
 #[must_use]
 pub fn has_content(_: Program, _: Procedure) -> bool {
     true
+}
+
+/// Something that guards look at.
+#[derive(Debug)]
+pub struct Content<'a>(&'a str);
+
+/// What a call carries that guards look at.
+pub fn contents<'a>(
+    _: Program,
+    _: Procedure,
+    _: &crate::protocol::payload::Payload<'a>,
+) -> Result<Vec<Content<'a>>, Unreadable> {
+    Ok(Vec::new())
+}
+
+impl Guards {
+    /// Whether the content keeps to them.
+    pub fn check(&self, _: &Content<'_>) -> Result<(), Unreadable> {
+        Ok(())
+    }
 }
