@@ -5,8 +5,10 @@
 //! - [`frame`]: one whole frame in a buffer, and the incremental reader that finds it.
 //! - [`xdr`]: bounded cursor and writer over slices.
 //! - [`args`]: arguments and replies of the few calls that the proxy reads or makes itself.
-//! - [`object`]: objects as they travel.
 //! - [`table`]: one static row per procedure of the five programs.
+//! - [`shape`]: of what types a payload is made.
+//! - [`object`]: domains, networks, … as they travel.
+//! - [`payload`]: any payload read by its shape: fields, objects, edits that keep the rest.
 //! - [`fault`]: errors as libvirt error replies.
 
 pub mod args;
@@ -15,5 +17,7 @@ pub mod frame;
 pub mod header;
 pub mod limits;
 pub mod object;
+pub mod payload;
+pub mod shape;
 pub mod table;
 pub mod xdr;
