@@ -61,6 +61,8 @@ pub(super) enum Follow {
     /// It names an object that the client must be allowed to see; if not, the call is made again
     /// with a stand-in.
     Check,
+    /// The call makes something, and what is in its way may be hidden.
+    Made,
     /// The call was made with stand-ins.
     StandIn(Texts),
     /// A list: only what the client may see stays.
@@ -142,7 +144,7 @@ impl<'a> Case<'a> {
         for act in &acted {
             self.correct_name(act, progress);
         }
-        Ok(self.pass_on(&acted, progress))
+        Ok(self.pass_on(&acted, !named.is_empty(), progress))
     }
 
     /// The client must not end the proxy's own registrations: they do not exist for it.
@@ -498,7 +500,7 @@ impl<'a> Case<'a> {
 
     /// The call goes on; what comes back is a list, an object that was looked for, or to be learned
     /// from.
-    fn pass_on(&self, acted: &[Acted<'a>], progress: &mut Progress) -> Passage {
+    fn pass_on(&self, acted: &[Acted<'a>], makes: bool, progress: &mut Progress) -> Passage {
         let list = needs(self.program, self.row.number).and_then(|needs| needs.filter);
         if let Some(permission) = list.filter(|_| !is_registration(self.row)) {
             let any = Subject::of(permission.class());
@@ -510,6 +512,8 @@ impl<'a> Case<'a> {
         let sees_all = |class| self.view.table.sees_all(class);
         let follow = if looks_up(self.row).is_some_and(|class| !sees_all(class)) {
             Follow::Check
+        } else if makes {
+            Follow::Made
         } else {
             Follow::Learn
         };

@@ -13,7 +13,8 @@
 //! - `old_list`: the old forms of lists.
 //! - `reply`, `event`: what comes back.
 //! - `task`: what waits for answers.
-//! - `refusal`: what the client is told, and what is recorded.
+//! - `redaction`: errors that would tell of hidden objects.
+//! - [`refusal`]: what the client is told, and what is recorded.
 
 mod case;
 mod content;
@@ -21,6 +22,7 @@ mod event;
 mod knowledge;
 mod old_list;
 mod question;
+mod redaction;
 pub mod refusal;
 mod reply;
 mod stand_in;
@@ -42,14 +44,15 @@ use task::{Held, Kind, Task, Tasks};
 use super::calls::{Call, Calls, Effect};
 use super::streams::Streams;
 use super::{Action, Peer, UpstreamId, Verdict};
-use crate::policy::access::{Gate, Table};
+use crate::policy::access::{Allowed, Gate, Ruling, Table};
 use crate::protocol::fault::Fault;
 use crate::protocol::frame::{self, Frame};
-use crate::protocol::header::{Header, MessageType, Serial, Status};
+use crate::protocol::header::{Header, MessageType, Procedure, Program, Serial, Status};
 pub(crate) use crate::protocol::object::Class;
 use crate::protocol::payload::Payload;
 use crate::protocol::shape::Field;
 use crate::protocol::table::{self, ProcedureInfo};
+use crate::protocol::xdr::Writer;
 
 /// The connection that the decisions are about.
 pub(super) struct Line<'a> {
@@ -185,6 +188,9 @@ impl Access {
 
     fn judge_frame(&mut self, frame: &Frame<'_>, effect: Effect, line: &mut Line<'_>) -> Verdict {
         let header = frame.header;
+        let Some(row) = table::lookup(header.program, header.procedure) else {
+            return self.unknown(header, effect, line);
+        };
         if self.tasks.is_full(frame.payload.len()) {
             return Verdict::Hold;
         }
@@ -198,7 +204,7 @@ impl Access {
         } else {
             Answers::new()
         };
-        let Some(outcome) = self.judge(header, frame.arguments(), &answers) else {
+        let Some(outcome) = self.judge(header.program, row, frame.arguments(), &answers) else {
             line.answer(header, &Fault::undecodable());
             return Verdict::Consumed;
         };
@@ -242,11 +248,36 @@ impl Access {
         Verdict::Consumed
     }
 
+    /// A procedure that is not known, and that only rules in shadow would refuse.
+    fn unknown(&mut self, header: Header, effect: Effect, line: &mut Line<'_>) -> Verdict {
+        match self.table.decide_unknown() {
+            Ruling::Allow(Allowed { shadow, .. }) => {
+                let refusal = shadow.map(|denial| refusal::of_gate(header, denial));
+                self.record(header, refusal.as_slice(), line);
+                line.relay(header, effect, None);
+                Verdict::Relay(Peer::Upstream(line.upstream))
+            }
+            Ruling::Deny(denial) => {
+                self.refuse(header, refusal::of_gate(header, denial), line);
+                Verdict::Consumed
+            }
+            Ruling::Unknown => {
+                self.refuse(header, refusal::undecided(), line);
+                Verdict::Consumed
+            }
+        }
+    }
+
     /// `None` if the arguments cannot be read.
-    fn judge(&self, header: Header, arguments: &[u8], answers: &Answers) -> Option<Outcome> {
-        let row = table::lookup(header.program, header.procedure)?;
+    fn judge(
+        &self,
+        program: Program,
+        row: &'static ProcedureInfo,
+        arguments: &[u8],
+        answers: &Answers,
+    ) -> Option<Outcome> {
         let case = Case {
-            program: header.program,
+            program,
             row,
             args: Payload::read(row.args, arguments).ok()?,
             view: self.view(answers),
@@ -269,7 +300,7 @@ impl Access {
         let row = table::lookup(header.program, passage.procedure)?;
         let arguments = match &passage.follow {
             Follow::Learn if !teaches(row) => return None,
-            Follow::Check => arguments.to_vec(),
+            Follow::Check | Follow::Made => arguments.to_vec(),
             _ => Vec::new(),
         };
         let follow = passage.follow;
@@ -342,10 +373,10 @@ impl Access {
     /// A call of the proxy's own.
     fn ask(
         &mut self,
-        procedure: crate::protocol::header::Procedure,
+        procedure: Procedure,
         note: NoteId,
         line: &mut Line<'_>,
-        arguments: impl FnOnce(&mut crate::protocol::xdr::Writer<'_>),
+        arguments: impl FnOnce(&mut Writer<'_>),
     ) {
         let serial = self.own_serial(line);
         let call = Header::remote_call(procedure, serial);

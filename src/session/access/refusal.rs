@@ -133,6 +133,14 @@ pub(super) fn misnamed() -> Refusal {
     }
 }
 
+/// A call of which the rules cannot say what it is.
+pub(super) fn undecided() -> Refusal {
+    Refusal {
+        reason: "it cannot be told what the call does".into(),
+        ..misnamed()
+    }
+}
+
 impl Access {
     /// Refuses a call.
     pub(super) fn refuse(&mut self, header: Header, refusal: Refusal, line: &mut Line<'_>) {

@@ -163,7 +163,10 @@ impl Access {
         line: &mut Line<'_>,
     ) {
         use super::Outcome;
-        match self.judge(header, &payload, &answers) {
+        let row = table::lookup(header.program, header.procedure);
+        let outcome =
+            row.and_then(|row| self.judge(header.program, row, &payload, &answers));
+        match outcome {
             None => line.answer(header, &Fault::undecodable()),
             Some(Outcome::Refuse(refusal)) => self.refuse(header, refusal, line),
             Some(Outcome::Pass(passage)) => {
@@ -199,6 +202,10 @@ impl Access {
         };
         match follow {
             Follow::StandIn(texts) if !good => match payload::replace_in_error(payload, texts) {
+                Ok(error) => Fate::Other(status, error),
+                Err(_) => internal(),
+            },
+            Follow::Made if !good => match super::redaction::redact(payload, arguments) {
                 Ok(error) => Fate::Other(status, error),
                 Err(_) => internal(),
             },
