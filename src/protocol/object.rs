@@ -1,0 +1,303 @@
+//! The objects that libvirt's permissions speak of, as they travel in payloads.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::limits::STRING;
+use super::xdr::{Reader, Writer, XdrError};
+
+/// A UUID. Printed in the canonical form.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Uuid(pub [u8; 16]);
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, byte) in self.0.iter().enumerate() {
+            if matches!(place, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text that is no UUID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotUuid;
+
+impl fmt::Display for NotUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a UUID: 32 hexadecimal digits")
+    }
+}
+
+impl std::error::Error for NotUuid {}
+
+impl FromStr for Uuid {
+    type Err = NotUuid;
+
+    /// Reads what libvirt reads (`virUUIDParse`), for both have to see the same UUID in a
+    /// document: 16 pairs of digits, dashes and spaces between pairs, white space around.
+    fn from_str(text: &str) -> Result<Self, NotUuid> {
+        let white = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
+        let mut rest = text.bytes().skip_while(white);
+        let mut uuid = [0; 16];
+        for byte in &mut uuid {
+            let mut pairs = rest.by_ref().skip_while(|byte| matches!(byte, b'-' | b' '));
+            let (high, low) = (digit(pairs.next())?, digit(pairs.next())?);
+            *byte = high << 4 | low;
+        }
+        if rest.all(|byte| white(&byte)) {
+            Ok(Self(uuid))
+        } else {
+            Err(NotUuid)
+        }
+    }
+}
+
+fn digit(byte: Option<u8>) -> Result<u8, NotUuid> {
+    let digit = byte.and_then(|byte| char::from(byte).to_digit(16));
+    digit
+        .and_then(|digit| u8::try_from(digit).ok())
+        .ok_or(NotUuid)
+}
+
+/// A class of objects that permissions speak of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub enum Class {
+    /// The connection itself, and the host.
+    Connect,
+    /// Virtual machine or container.
+    Domain,
+    /// Host network interface.
+    Interface,
+    /// Virtual network.
+    Network,
+    /// Port of a virtual network.
+    NetworkPort,
+    /// Host device.
+    NodeDevice,
+    /// Network filter.
+    Nwfilter,
+    /// A filter's use on a port.
+    NwfilterBinding,
+    /// Secret.
+    Secret,
+    /// Storage pool.
+    StoragePool,
+    /// Storage volume.
+    StorageVol,
+}
+
+impl Class {
+    /// Every class.
+    pub const ALL: [Self; 11] = [
+        Self::Connect,
+        Self::Domain,
+        Self::Interface,
+        Self::Network,
+        Self::NetworkPort,
+        Self::NodeDevice,
+        Self::Nwfilter,
+        Self::NwfilterBinding,
+        Self::Secret,
+        Self::StoragePool,
+        Self::StorageVol,
+    ];
+
+    /// libvirt's name of it, as in `storage_vol:getattr`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Domain => "domain",
+            Self::Interface => "interface",
+            Self::Network => "network",
+            Self::NetworkPort => "network_port",
+            Self::NodeDevice => "node_device",
+            Self::Nwfilter => "nwfilter",
+            Self::NwfilterBinding => "nwfilter_binding",
+            Self::Secret => "secret",
+            Self::StoragePool => "storage_pool",
+            Self::StorageVol => "storage_vol",
+        }
+    }
+
+    /// The class with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.name() == name)
+    }
+}
+
+/// An object as a payload names it. Its text is UTF-8 without NUL. Whether the parts belong
+/// together is not known: a client writes them all itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields have libvirt's names")]
+pub enum Object<'a> {
+    Domain {
+        name: &'a str,
+        uuid: Uuid,
+        /// Number of a running domain; -1 otherwise.
+        id: i32,
+    },
+    Network {
+        name: &'a str,
+        uuid: Uuid,
+    },
+    NetworkPort {
+        network: &'a str,
+        network_uuid: Uuid,
+        uuid: Uuid,
+    },
+    Nwfilter {
+        name: &'a str,
+        uuid: Uuid,
+    },
+    NwfilterBinding {
+        port_dev: &'a str,
+        filter: &'a str,
+    },
+    Interface {
+        name: &'a str,
+        mac: &'a str,
+    },
+    StoragePool {
+        name: &'a str,
+        uuid: Uuid,
+    },
+    StorageVol {
+        pool: &'a str,
+        name: &'a str,
+        key: &'a str,
+    },
+    NodeDevice {
+        name: &'a str,
+    },
+    Secret {
+        uuid: Uuid,
+        usage_type: i32,
+        usage: &'a str,
+    },
+}
+
+impl<'a> Object<'a> {
+    /// Its class.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Domain { .. } => Class::Domain,
+            Self::Network { .. } => Class::Network,
+            Self::NetworkPort { .. } => Class::NetworkPort,
+            Self::Nwfilter { .. } => Class::Nwfilter,
+            Self::NwfilterBinding { .. } => Class::NwfilterBinding,
+            Self::Interface { .. } => Class::Interface,
+            Self::StoragePool { .. } => Class::StoragePool,
+            Self::StorageVol { .. } => Class::StorageVol,
+            Self::NodeDevice { .. } => Class::NodeDevice,
+            Self::Secret { .. } => Class::Secret,
+        }
+    }
+
+    /// Reads one of this class; `None` for the connection, which never travels.
+    pub fn decode(class: Class, reader: &mut Reader<'a>) -> Result<Option<Self>, XdrError> {
+        Ok(Some(match class {
+            Class::Connect => return Ok(None),
+            Class::Domain => Self::Domain {
+                name: reader.string(STRING)?,
+                uuid: uuid(reader)?,
+                id: reader.i32()?,
+            },
+            Class::Network => Self::Network {
+                name: reader.string(STRING)?,
+                uuid: uuid(reader)?,
+            },
+            Class::NetworkPort => Self::NetworkPort {
+                network: reader.string(STRING)?,
+                network_uuid: uuid(reader)?,
+                uuid: uuid(reader)?,
+            },
+            Class::Nwfilter => Self::Nwfilter {
+                name: reader.string(STRING)?,
+                uuid: uuid(reader)?,
+            },
+            Class::NwfilterBinding => Self::NwfilterBinding {
+                port_dev: reader.string(STRING)?,
+                filter: reader.string(STRING)?,
+            },
+            Class::Interface => Self::Interface {
+                name: reader.string(STRING)?,
+                mac: reader.string(STRING)?,
+            },
+            Class::StoragePool => Self::StoragePool {
+                name: reader.string(STRING)?,
+                uuid: uuid(reader)?,
+            },
+            Class::StorageVol => Self::StorageVol {
+                pool: reader.string(STRING)?,
+                name: reader.string(STRING)?,
+                key: reader.string(STRING)?,
+            },
+            Class::NodeDevice => Self::NodeDevice {
+                name: reader.string(STRING)?,
+            },
+            Class::Secret => Self::Secret {
+                uuid: uuid(reader)?,
+                usage_type: reader.i32()?,
+                usage: reader.string(STRING)?,
+            },
+        }))
+    }
+
+    /// Writes it.
+    pub fn encode(&self, writer: &mut Writer<'_>) {
+        match self {
+            Self::Domain { name, uuid, id } => {
+                writer.string(name).raw(&uuid.0);
+                writer.i32(*id);
+            }
+            Self::Network { name, uuid }
+            | Self::Nwfilter { name, uuid }
+            | Self::StoragePool { name, uuid } => writer.string(name).raw(&uuid.0),
+            Self::NetworkPort {
+                network,
+                network_uuid,
+                uuid,
+            } => {
+                writer.string(network).raw(&network_uuid.0);
+                writer.raw(&uuid.0);
+            }
+            Self::NwfilterBinding { port_dev, filter } => {
+                writer.string(port_dev).string(filter);
+            }
+            Self::Interface { name, mac } => {
+                writer.string(name).string(mac);
+            }
+            Self::StorageVol { pool, name, key } => {
+                writer.string(pool).string(name).string(key);
+            }
+            Self::NodeDevice { name } => {
+                writer.string(name);
+            }
+            Self::Secret {
+                uuid,
+                usage_type,
+                usage,
+            } => {
+                writer.raw(&uuid.0);
+                writer.i32(*usage_type).string(usage);
+            }
+        }
+    }
+}
+
+fn uuid(reader: &mut Reader<'_>) -> Result<Uuid, XdrError> {
+    reader.fixed().map(Uuid)
+}
