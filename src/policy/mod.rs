@@ -17,6 +17,7 @@ mod compile;
 pub(crate) mod dn;
 pub mod explain;
 pub mod facts;
+pub mod guard;
 mod identity;
 mod imagined;
 pub mod model;
@@ -30,6 +31,7 @@ pub mod store;
 mod syntax;
 mod uri;
 mod validate;
+mod xml;
 mod yaml;
 
 pub use report::Report;

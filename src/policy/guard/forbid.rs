@@ -1,0 +1,102 @@
+//! The words of `forbid`.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+macro_rules! words {
+    ($($(#[doc = $doc:literal])+ $name:ident = $word:literal,)+) => {
+        /// What guards may forbid.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+        pub enum Forbid {
+            $($(#[doc = $doc])+ #[serde(rename = $word)] $name,)+
+        }
+
+        impl Forbid {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The word in the policy.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)+
+                }
+            }
+        }
+    };
+}
+
+// One line each; the comment is what an editor shows.
+words! {
+    /// Devices of the host passed through: PCI, USB, SCSI, mediated ones.
+    HostDev = "hostdev",
+    /// Arguments, environment and capabilities of QEMU's own.
+    QemuNamespace = "qemu-namespace",
+    /// Namespaces of LXC's own that are shared with the host or other containers.
+    LxcNamespace = "lxc-namespace",
+    /// Arguments of Xen's own.
+    XenNamespace = "xen-namespace",
+    /// Security labels other than those that libvirt chooses, or none.
+    SeclabelOverride = "seclabel-override",
+    /// Commands to QEMU's monitor, but those of `monitor_commands`.
+    MonitorCommand = "monitor-command",
+    /// Commands to the guest's agent, but those of `agent_commands`.
+    AgentCommand = "agent-command",
+    /// Folders of the host shown to guests.
+    Filesystem = "filesystem",
+    /// Consoles, channels and other character devices on files, devices or sockets of the host.
+    CharDevicePath = "char-device-path",
+    /// A program of one's own choice as the emulator.
+    Emulator = "emulator",
+    /// Firmware of one's own choice.
+    Loader = "loader",
+    /// Kernel, initial RAM disk or device tree from the host.
+    KernelPath = "kernel-path",
+    /// Disks that the host gets over the network.
+    NetworkDisk = "network-disk",
+    /// Memory backed by files of the host.
+    MemoryBackingPath = "memory-backing-path",
+    /// Block devices of the host as disks.
+    BlockDevice = "block-device",
+    /// The host's TPM passed through.
+    TpmPassthrough = "tpm-passthrough",
+    /// Random numbers from a device or socket of the host.
+    RngDevicePath = "rng-device-path",
+    /// Keyboards and other input devices of the host passed through.
+    InputPassthrough = "input-passthrough",
+    /// Memory shared between guests.
+    Shmem = "shmem",
+    /// Sockets between guest and host.
+    Vsock = "vsock",
+}
+
+/// A set of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ForbidSet(u64);
+
+impl ForbidSet {
+    /// Every one, those of later versions too.
+    pub const ALL: Self = Self(u64::MAX);
+
+    /// Whether `word` is in it.
+    #[must_use]
+    pub fn contains(self, word: Forbid) -> bool {
+        self.0 >> word as u64 & 1 == 1
+    }
+
+    /// Whether nothing is forbidden.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl FromIterator<Forbid> for ForbidSet {
+    fn from_iter<I: IntoIterator<Item = Forbid>>(words: I) -> Self {
+        Self(
+            words
+                .into_iter()
+                .fold(0, |set, word| set | 1 << word as u64),
+        )
+    }
+}
