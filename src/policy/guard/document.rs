@@ -16,6 +16,7 @@ pub(super) fn cookie_text<'a>(
         Some((0, text)) if !text.contains(&0) => str::from_utf8(text).ok(),
         _ => None,
     };
-    text.map(Some)
-        .ok_or_else(|| Unreadable::new("the migration cookie is not one text with a NUL at its end"))
+    text.map(Some).ok_or_else(|| {
+        Unreadable::new("the migration cookie is not one text with a NUL at its end")
+    })
 }

@@ -43,7 +43,10 @@ impl OwnerMark {
                 let name = child.tag_name();
                 name.name() == step && self.is_ours(*child)
             };
-            let mut steps = node.children().filter(|child| child.is_element()).filter(is_step);
+            let mut steps = node
+                .children()
+                .filter(|child| child.is_element())
+                .filter(is_step);
             match (steps.next(), steps.next()) {
                 (None, _) => return Ok(None),
                 (Some(only), None) => node = only,
@@ -59,7 +62,9 @@ impl OwnerMark {
         };
         let owner = owner.trim_ascii();
         if owner.is_empty() || owner.chars().any(char::is_control) {
-            return Err(Unreadable::new("the owner in the metadata is empty or no line of text"));
+            return Err(Unreadable::new(
+                "the owner in the metadata is empty or no line of text",
+            ));
         }
         Ok(Some(owner.to_owned()))
     }
@@ -170,7 +175,9 @@ pub fn stamp(text: &str, owner: &str, marks: &[OwnerMark]) -> Result<Option<Stri
             owner: NamedOwner::Is(said),
             ..
         }) if said == owner => Ok(Some(stamped)),
-        _ => Err(Unreadable::new("the owner cannot be written into the domain's XML")),
+        _ => Err(Unreadable::new(
+            "the owner cannot be written into the domain's XML",
+        )),
     }
 }
 

@@ -31,7 +31,9 @@ pub(super) fn check(text: &str) -> Result<(), Unreadable> {
         } else if let Some(data) = markup.strip_prefix("![CDATA[") {
             after(data, "]]>")
         } else if markup.starts_with('!') {
-            return Err(Unreadable("document types and entities are not read".into()));
+            return Err(Unreadable(
+                "document types and entities are not read".into(),
+            ));
         } else if markup.starts_with('?') {
             return Err(Unreadable("processing instructions are not read".into()));
         } else if let Some(close) = markup.strip_prefix('/') {
@@ -107,7 +109,10 @@ fn pseudo_attribute<'a>(text: &mut &'a str, name: &str) -> Option<&'a str> {
     }
     let rest = rest.strip_prefix(name)?.trim_ascii_start();
     let rest = rest.strip_prefix('=')?.trim_ascii_start();
-    let quote = rest.chars().next().filter(|one| matches!(one, '"' | '\''))?;
+    let quote = rest
+        .chars()
+        .next()
+        .filter(|one| matches!(one, '"' | '\''))?;
     let (value, rest) = rest.get(1..)?.split_once(quote)?;
     *text = rest;
     Some(value)
@@ -150,7 +155,10 @@ impl<'a> Tag<'a> {
                             "an element has more than {MAX_ATTRIBUTES} attributes"
                         )));
                     }
-                    rest = after.as_str().split_once(quote).map_or("", |(_, rest)| rest);
+                    rest = after
+                        .as_str()
+                        .split_once(quote)
+                        .map_or("", |(_, rest)| rest);
                 }
                 _ => {
                     return Ok(Self {

@@ -82,7 +82,9 @@ pub(super) fn parse_metadata(text: &str) -> Result<Document<'_>, Unreadable> {
     if first.is_some_and(|first| first.is_element()) {
         Ok(document)
     } else {
-        Err(Unreadable("a comment is before the element of metadata".into()))
+        Err(Unreadable(
+            "a comment is before the element of metadata".into(),
+        ))
     }
 }
 
@@ -159,11 +161,6 @@ pub(super) fn child_text<'a>(
         return Ok(None);
     };
     Ok(Some(text(child)?).filter(|text| !text.is_empty()))
-}
-
-/// The attribute of this name.
-pub(super) fn attribute<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
-    node.attribute(name)
 }
 
 /// Whether this is an element `<metadata>` that libvirt keeps as it is and reads nothing from.
