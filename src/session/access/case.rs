@@ -15,7 +15,7 @@ use crate::policy::access::{Allowed, Denial, Need, Permission, Ruling, Subject, 
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::Object;
 use crate::protocol::payload::{self, Found, Payload};
-use crate::protocol::table::{ProcedureInfo, remote};
+use crate::protocol::table::{self, ProcedureInfo, remote};
 use crate::protocol::xdr::Writer;
 
 /// A call that is judged.
@@ -47,6 +47,8 @@ pub(super) struct Passage {
     pub(super) arguments: Option<Vec<u8>>,
     /// What its reply is for.
     pub(super) follow: Follow,
+    /// Stand-ins that are in the arguments, to be turned back in an error.
+    pub(super) texts: Texts,
     /// What is to be recorded of objects that were hidden, and of rules in shadow.
     pub(super) records: Vec<Refusal>,
     /// The first object that it acts on, for the record of an allowed call.
@@ -63,8 +65,6 @@ pub(super) enum Follow {
     Check,
     /// The call makes something, and what is in its way may be hidden.
     Made,
-    /// The call was made with stand-ins.
-    StandIn(Texts),
     /// A list: only what the client may see stays.
     Filter { permission: Permission, form: Form },
 }
@@ -107,6 +107,8 @@ pub(super) struct Progress {
     pub(super) asked: Asked,
     pub(super) edits: Vec<(Range<usize>, Vec<u8>)>,
     texts: Texts,
+    /// Classes of which an object was replaced.
+    replaced: Vec<Class>,
     records: Vec<Refusal>,
 }
 
@@ -132,10 +134,6 @@ impl<'a> Case<'a> {
             return Ok(passage);
         }
         let acted = self.find_objects(progress)?;
-        if !progress.texts.is_empty() {
-            let texts = std::mem::take(&mut progress.texts);
-            return Ok(self.passage(Follow::StandIn(texts), &acted, progress));
-        }
         if let Some(passage) = self.hide_by_name(&acted, progress) {
             return Ok(passage);
         }
@@ -154,10 +152,9 @@ impl<'a> Case<'a> {
         if self.program != Program::REMOTE || !self.view.knowledge.is_own(class, callback) {
             return None;
         }
-        let mut texts = Texts::new();
-        let id = self.stand_in.id(callback, &mut texts);
+        let id = self.stand_in.id(callback, &mut progress.texts);
         self.edit("callbackID", &id.to_be_bytes(), progress);
-        Some(self.passage(Follow::StandIn(texts), &[], progress))
+        Some(self.passage(Follow::Learn, &[], progress))
     }
 
     /// Looks up every object of the arguments and replaces those that are absent or hidden.
@@ -186,11 +183,34 @@ impl<'a> Case<'a> {
                 }
             }
         }
+        self.find_device(progress);
         if progress.asked.is_empty() {
             Ok(acted)
         } else {
             Err(Stop::Ask)
         }
+    }
+
+    /// Most calls about a node device have its name as a string.
+    fn find_device(&self, progress: &mut Progress) {
+        if let Some(name) = self.device()
+            && looks_up(self.row).is_none()
+        {
+            let subject = Subject {
+                name: Some(name),
+                ..Subject::of(Class::NodeDevice)
+            };
+            if !self.sees(&subject, progress) {
+                let name = self.stand_in.text(name, &mut progress.texts);
+                self.edit("name", &xdr(|writer| _ = writer.string(&name)), progress);
+                progress.replaced.push(Class::NodeDevice);
+            }
+        }
+    }
+
+    fn device(&self) -> Option<&'a str> {
+        let of_device = |rule: &table::Rule| rule.object == Class::NodeDevice.name();
+        self.row.acl.iter().any(of_device).then(|| self.args.text("name"))?
     }
 
     /// Whether the client may see an object of which nothing more can be learned.
@@ -220,6 +240,7 @@ impl<'a> Case<'a> {
             .stand_in
             .object(&found.object, parent, &mut progress.texts);
         progress.edits.push((found.range.clone(), bytes));
+        progress.replaced.push(found.object.class());
     }
 
     /// Whether what a volume or port lies in is hidden as well.
@@ -248,8 +269,8 @@ impl<'a> Case<'a> {
         };
         progress.records.push(hidden(&subject, Some(denial)));
         let (bytes, texts) = self.look_up_stand_in()?;
-        let mut passage = self.passage(Follow::StandIn(texts), &[], progress);
-        passage.arguments = Some(bytes);
+        let mut passage = self.passage(Follow::Learn, &[], progress);
+        (passage.arguments, passage.texts) = (Some(bytes), texts);
         Some(passage)
     }
 
@@ -356,7 +377,11 @@ impl<'a> Case<'a> {
             let of_class = acted.iter().filter(|act| act.subject.class == class);
             subjects.extend(of_class.map(|act| act.subject));
         }
-        if let (Class::NodeDevice, Some(name)) = (class, self.args.text("name")) {
+        if progress.replaced.contains(&class) && subjects.is_empty() {
+            // It does not exist.
+            return Ok(subjects);
+        }
+        if let (Class::NodeDevice, Some(name)) = (class, self.device()) {
             subjects.push(Subject {
                 name: Some(name),
                 ..Subject::of(class)
@@ -529,8 +554,7 @@ impl<'a> Case<'a> {
         let old = (self.program == Program::REMOTE)
             .then(|| OldList::of(self.row.number, &self.args, acted.first().map(correct)))
             .flatten();
-        if let Some(old) = old {
-            progress.edits.clear();
+        if let Some(old) = old.filter(|_| progress.replaced.is_empty()) {
             let (procedure, arguments) = (old.procedure, old.arguments.clone());
             let form = Form::Old(old);
             let mut passage = self.passage(Follow::Filter { permission, form }, acted, progress);
@@ -552,6 +576,7 @@ impl<'a> Case<'a> {
         edits.sort_by_key(|(range, _)| range.start);
         Passage {
             procedure: self.row.number,
+            texts: std::mem::take(&mut progress.texts),
             arguments: (!edits.is_empty()).then(|| splice(self.args.bytes(), &edits)),
             follow,
             records: std::mem::take(&mut progress.records),

@@ -37,7 +37,7 @@ use case::{Case, Follow, Outcome, Passage};
 use knowledge::{Knowledge, Since, Watch};
 use question::{Answers, Question};
 use refusal::Refusals;
-use stand_in::StandIn;
+use stand_in::{StandIn, Texts};
 use subject::View;
 use task::{Held, Kind, Task, Tasks};
 
@@ -78,8 +78,13 @@ struct Note {
 
 #[derive(Debug)]
 enum What {
-    /// The client's call, with its arguments where they may be needed again.
-    Client { follow: Follow, arguments: Vec<u8> },
+    /// The client's call, with its arguments where they may be needed again, and what is to be
+    /// turned back in an error.
+    Client {
+        follow: Follow,
+        texts: Texts,
+        arguments: Vec<u8>,
+    },
     /// An answer that a task waits for.
     Answer { task: u32, question: Question },
     /// An answer to a registration of the proxy's own.
@@ -219,7 +224,7 @@ impl Access {
                     line.relay(header, effect, note);
                     return Verdict::Relay(Peer::Upstream(line.upstream));
                 }
-                if has_descriptors && !matches!(passage.follow, Follow::StandIn(_)) {
+                if has_descriptors && passage.texts.is_empty() {
                     // Its descriptors can go on only with the frame as it is.
                     let refusal = refusal::misnamed();
                     self.refuse(header, refusal, line);
@@ -299,12 +304,15 @@ impl Access {
     fn follow(&mut self, header: Header, passage: Passage, arguments: &[u8]) -> Option<NoteId> {
         let row = table::lookup(header.program, passage.procedure)?;
         let arguments = match &passage.follow {
-            Follow::Learn if !teaches(row) => return None,
+            Follow::Learn if passage.texts.is_empty() && !teaches(row) => return None,
             Follow::Check | Follow::Made => arguments.to_vec(),
             _ => Vec::new(),
         };
-        let follow = passage.follow;
-        let what = What::Client { follow, arguments };
+        let what = What::Client {
+            follow: passage.follow,
+            texts: passage.texts,
+            arguments,
+        };
         Some(self.note(Some(header), what))
     }
 

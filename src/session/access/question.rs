@@ -74,6 +74,8 @@ pub(super) enum Answer {
     Reply(Vec<u8>),
     /// What an owner mark says.
     Owner(Option<String>),
+    /// The names of all domains.
+    Domains(HashMap<Uuid, Box<str>>),
 }
 
 /// The answers that one decision rests on.
@@ -155,8 +157,10 @@ impl Question {
 
     /// What a good reply's payload is worth.
     pub(super) fn good(&self, payload: &[u8], marks: &[OwnerMark]) -> Answer {
-        let Self::Owner(_, place) = self else {
-            return Answer::Reply(payload.to_vec());
+        let place = match self {
+            Self::Owner(_, place) => place,
+            Self::Domains => return self.read(payload).map_or(Answer::Failed, all_domains),
+            _ => return Answer::Reply(payload.to_vec()),
         };
         let metadata = self.read(payload);
         let metadata = metadata.as_ref().and_then(|reply| reply.text("metadata"));
@@ -190,6 +194,14 @@ impl Question {
         let row = table::lookup(Program::REMOTE, self.procedure())?;
         Payload::read(row.ret, reply).ok()
     }
+}
+
+fn all_domains(list: Payload<'_>) -> Answer {
+    let domains = list.objects().filter_map(|found| match found.object {
+        Object::Domain { name, uuid, .. } => Some((uuid, name.into())),
+        _ => None,
+    });
+    Answer::Domains(domains.collect())
 }
 
 /// `VIR_DOMAIN_STATS_STATE`, `_BALLOON`, `_VCPU`.

@@ -2,6 +2,7 @@
 
 use super::case::{Case, Follow, Form};
 use super::question::{Answers, Question};
+use super::stand_in::Texts;
 use super::subject::{Asked, Resolved};
 use super::task::{Kind, ROUNDS, Task};
 use super::{Access, Line, Note, NoteId, What};
@@ -23,7 +24,7 @@ enum Fate {
     /// This goes on in its place.
     Other(Status, Vec<u8>),
     /// The call is made again with these arguments, in which stand-ins are.
-    Again(Follow, Vec<u8>),
+    Again(Texts, Vec<u8>),
     /// The daemon must be asked first.
     Ask(Asked),
 }
@@ -61,11 +62,19 @@ impl Access {
                 Verdict::Consumed
             }
             (What::Client { .. }, None) => Verdict::Consumed,
-            (What::Client { follow, arguments }, Some(original)) => {
+            (
+                What::Client {
+                    follow,
+                    texts,
+                    arguments,
+                },
+                Some(original),
+            ) => {
                 let kind = Kind::Reply {
                     original,
                     procedure: header.procedure,
                     follow,
+                    texts,
                     arguments,
                     since,
                 };
@@ -89,6 +98,7 @@ impl Access {
             original,
             procedure,
             follow,
+            texts,
             arguments,
             since,
         } = kind
@@ -96,7 +106,7 @@ impl Access {
             return Verdict::Consumed;
         };
         let fate = self.judge_reply(
-            original, procedure, &follow, &arguments, header.status, payload, &answers, line,
+            original, procedure, &follow, &texts, &arguments, header.status, payload, &answers, line,
         );
         match fate {
             Fate::Same if untouched => {
@@ -108,11 +118,12 @@ impl Access {
                 self.learn(header, payload, since);
                 line.reply(original, status, &bytes);
             }
-            Fate::Again(follow, arguments) => {
+            Fate::Again(texts, arguments) => {
                 let passage = super::Passage {
                     procedure: original.procedure,
                     arguments: Some(arguments),
-                    follow,
+                    follow: Follow::Learn,
+                    texts,
                     records: Vec::new(),
                     object: String::new(),
                 };
@@ -123,6 +134,7 @@ impl Access {
                     original,
                     procedure,
                     follow,
+                    texts,
                     arguments,
                     since,
                 };
@@ -190,6 +202,7 @@ impl Access {
         original: Header,
         procedure: Procedure,
         follow: &Follow,
+        texts: &Texts,
         arguments: &[u8],
         status: Status,
         payload: &[u8],
@@ -200,11 +213,13 @@ impl Access {
         let Some(row) = table::lookup(original.program, procedure) else {
             return Fate::Same;
         };
-        match follow {
-            Follow::StandIn(texts) if !good => match payload::replace_in_error(payload, texts) {
+        if !good && !texts.is_empty() {
+            return match payload::replace_in_error(payload, texts) {
                 Ok(error) => Fate::Other(status, error),
                 Err(_) => internal(),
-            },
+            };
+        }
+        match follow {
             Follow::Made if !good => match super::redaction::redact(payload, arguments) {
                 Ok(error) => Fate::Other(status, error),
                 Err(_) => internal(),
@@ -313,7 +328,7 @@ impl Access {
             case.look_up_stand_in()
         });
         match stand_in {
-            Some((arguments, texts)) => Fate::Again(Follow::StandIn(texts), arguments),
+            Some((arguments, texts)) => Fate::Again(texts, arguments),
             None => internal(),
         }
     }

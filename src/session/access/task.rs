@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::case::Follow;
 use super::knowledge::Since;
+use super::stand_in::Texts;
 use super::question::{Answer, Answers, Question};
 use crate::protocol::header::{Header, Procedure, Serial};
 use crate::session::calls::Effect;
@@ -54,6 +55,7 @@ pub(super) enum Kind {
         /// What was called.
         procedure: Procedure,
         follow: Follow,
+        texts: Texts,
         arguments: Vec<u8>,
         since: Since,
     },
