@@ -178,6 +178,10 @@ impl Access {
             self.table.gate(header.program, header.procedure)
         };
         match gate {
+            // The client must not end the proxy's own registrations.
+            Gate::Relay if !self.open && knowledge::deregisters(header.procedure).is_some() => {
+                self.judge_frame(frame, effect, line)
+            }
             Gate::Relay => {
                 line.relay(header, effect, None);
                 Verdict::Relay(Peer::Upstream(line.upstream))

@@ -70,6 +70,9 @@ impl Access {
                 },
                 Some(original),
             ) => {
+                if table::lookup(header.program, header.procedure).is_some_and(super::teaches) {
+                    self.learn(header, payload, since);
+                }
                 let kind = Kind::Reply {
                     original,
                     procedure: header.procedure,
@@ -109,15 +112,9 @@ impl Access {
             original, procedure, &follow, &texts, &arguments, header.status, payload, &answers, line,
         );
         match fate {
-            Fate::Same if untouched => {
-                self.learn(header, payload, since);
-                return Verdict::Relay(Peer::Client);
-            }
+            Fate::Same if untouched => return Verdict::Relay(Peer::Client),
             Fate::Same => line.reply(original, header.status, payload),
-            Fate::Other(status, bytes) => {
-                self.learn(header, payload, since);
-                line.reply(original, status, &bytes);
-            }
+            Fate::Other(status, bytes) => line.reply(original, status, &bytes),
             Fate::Again(texts, arguments) => {
                 let passage = super::Passage {
                     procedure: original.procedure,

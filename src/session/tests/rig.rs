@@ -194,6 +194,7 @@ impl Rig {
             let router = &self.router;
             let verdict = self.session.handle_client(&msg.frame(), router, self.now);
             if verdict == Verdict::Hold {
+                self.carry_out();
                 break;
             }
             let msg = self.sent.pop_front().unwrap();
