@@ -318,6 +318,12 @@ impl Checker<'_, '_> {
             identities.extend(route.clients.iter().flatten());
         }
         identities.extend(self.draft.trusted_forwarders.iter().flatten());
+        if let Some(access) = &self.draft.access {
+            let rules = access.rules.iter().filter_map(|draft| draft.value.as_ref());
+            identities.extend(rules.filter_map(|rule| rule.who.as_ref()).flatten());
+            let quotas = access.quotas.iter().flatten().flatten();
+            identities.extend(quotas.map(|quota| quota.identity));
+        }
         // An identity is also used by another that is used: the later ones in order first.
         for index in self.draft.identity_order.iter().rev() {
             if identities.contains(index)

@@ -2,6 +2,7 @@
 //!
 //! - [`load`]: text in, [`Loaded`] or a [`Report`] of every problem out.
 //! - [`facts`]: what is proven about a client.
+//! - [`access`]: what a client may do; [`guard`]: what the content of its calls must keep to.
 //! - [`model`]: the compiled snapshot that the rest of the program reads.
 //! - [`report`]: problems with their places, for people and for programs.
 //! - [`schema`]: the JSON schema of the file.
@@ -12,6 +13,7 @@
 //! (typed as written) → `compile` (names resolved, patterns built) → `check` (does it make sense as
 //! a whole?). Decisions are in `route`, over `identity`, `uri` and `pattern`.
 
+pub mod access;
 mod check;
 mod compile;
 pub(crate) mod dn;

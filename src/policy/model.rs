@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::access::Access;
 pub use super::identity::{Identity, IdentitySet};
 pub use super::network::{Network, NetworkError};
 pub use super::route::Route;
@@ -27,6 +28,8 @@ pub struct Policy {
     pub(super) trusted_forwarders: Vec<usize>,
     /// Places of the identities, each after those that it refers to.
     pub(super) identity_order: Vec<usize>,
+    /// What `access:` says.
+    pub(super) access: Access,
 }
 
 /// Settings of the daemon as a whole (`daemon:` in the file).

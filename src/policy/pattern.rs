@@ -58,6 +58,11 @@ impl Pattern {
         }
     }
 
+    /// Whether a text is read as a regular expression.
+    pub(super) fn is_regex(text: &str) -> bool {
+        text.starts_with(REGEX_PREFIX)
+    }
+
     /// A glob, whatever it begins with.
     pub(super) fn glob(text: &str) -> Result<Self, PatternError> {
         check(text)?;

@@ -7,6 +7,13 @@ use serde::de::{DeserializeOwned, Deserializer};
 use serde_json::Value;
 use std::borrow::Cow;
 
+mod access;
+
+pub(super) use access::{
+    Access, AccessRule, AccessSettings, AnyNumber, Audit, FolderPath, ForbidWord, Guards, Max,
+    Mode as AccessMode, On, PermissionText, Quota, Size, Stamp, UsageType, UuidText, Who,
+};
+
 /// Listeners, upstreams or identities of one file: far beyond use, and keeps checks that compare
 /// each with each quick.
 const MAX_ENTRIES: usize = 1024;
@@ -48,6 +55,9 @@ pub(super) struct File {
     #[serde(default)]
     #[schemars(with = "Vec<Route>", length(min = 1, max = MAX_ROUTES))]
     pub(super) routes: Vec<Lenient<Route>>,
+    /// Who may do what. Default: whoever is routed may do everything.
+    #[schemars(with = "Option<Access>")]
+    pub(super) access: Option<Lenient<Access>>,
 }
 
 /// Settings of the daemon as a whole.

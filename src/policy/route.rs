@@ -58,7 +58,7 @@ impl Policy {
     /// Whether identities ask for what could not be learned of this client. It gets no route then:
     /// taken for somebody without groups, it would slip through a `not`, or past the route that
     /// is meant for its group to one for everybody.
-    fn is_undecidable(&self, facts: &ClientFacts) -> bool {
+    pub(super) fn is_undecidable(&self, facts: &ClientFacts) -> bool {
         facts.unix.as_ref().is_some_and(|unix| unix.unproven)
             && self.identities.iter().any(Identity::asks_of_process)
     }

@@ -6,7 +6,7 @@ use super::{Compiler, Entry, Names, elements};
 use crate::policy::facts;
 use crate::policy::identity::{IdPattern, Rule, SaslRule, UnixRule, X509Rule};
 use crate::policy::model::Listener;
-use crate::policy::pattern::{Pattern, REGEX_PREFIX};
+use crate::policy::pattern::Pattern;
 use crate::policy::raw::{self, OneOrMany};
 use crate::policy::report::{Problem, quoted};
 use crate::policy::yaml::Pointer;
@@ -152,7 +152,7 @@ impl Compiler<'_, '_> {
     }
 
     /// `Some(None)` if the key is absent.
-    fn patterns(
+    pub(super) fn patterns(
         &mut self,
         patterns: Option<&OneOrMany<raw::PatternText>>,
         at: &Pointer,
@@ -196,7 +196,7 @@ impl Compiler<'_, '_> {
         (!failed).then_some(Some(compiled))
     }
 
-    fn pattern(&mut self, text: &str, at: &Pointer) -> Option<Pattern> {
+    pub(super) fn pattern(&mut self, text: &str, at: &Pointer) -> Option<Pattern> {
         if !self.admit_pattern(text, at) {
             return None;
         }
@@ -209,98 +209,28 @@ impl Compiler<'_, '_> {
         }
     }
 
-    /// Sorts the identities so that each comes after those that it refers to. Without recursion,
-    /// for a chain may be as long as the file.
-    pub(super) fn order(&mut self, identities: &[Entry<Rule>]) -> Vec<usize> {
-        let mut waits_for: Vec<Vec<usize>> = Vec::new();
-        let mut needed_by: Vec<Vec<usize>> = vec![Vec::new(); identities.len()];
-        for (index, entry) in identities.iter().enumerate() {
+    /// The identities, each after those that it refers to.
+    pub(super) fn identity_order(&mut self, identities: &[Entry<Rule>]) -> Vec<usize> {
+        let references = identities.iter().map(|entry| {
             let mut references = Vec::new();
             if let Some(rule) = &entry.value {
                 rule.references(&mut references);
             }
-            references.sort_unstable();
-            references.dedup();
-            for &target in &references {
-                if let Some(needed_by) = needed_by.get_mut(target) {
-                    needed_by.push(index);
-                }
-            }
-            waits_for.push(references);
-        }
-        let mut missing: Vec<usize> = waits_for.iter().map(Vec::len).collect();
-        let mut order: Vec<usize> = (0..identities.len())
-            .filter(|index| missing.get(*index) == Some(&0))
-            .collect();
-        let mut done = 0;
-        while let Some(&index) = order.get(done) {
-            done += 1;
-            for &waiting in needed_by.get(index).into_iter().flatten() {
-                if let Some(missing) = missing.get_mut(waiting) {
-                    *missing -= 1;
-                    if *missing == 0 {
-                        order.push(waiting);
-                    }
-                }
-            }
-        }
-        if order.len() < identities.len() {
-            self.cycles(identities, &waits_for, &missing);
-            order.clear();
-        }
-        order
-    }
-
-    /// Reports the cycles among the identities that still miss something.
-    fn cycles(&mut self, identities: &[Entry<Rule>], waits_for: &[Vec<usize>], missing: &[usize]) {
-        let stuck = |index: &usize| missing.get(*index).is_some_and(|missing| *missing > 0);
-        let mut seen = vec![false; identities.len()];
-        for start in (0..identities.len()).filter(stuck) {
-            // Every stuck one waits for a stuck one, so walking on comes round, here or on an
-            // earlier walk.
-            let mut way: Vec<usize> = Vec::new();
-            let mut at = start;
-            while seen.get(at) == Some(&false) {
-                if let Some(seen) = seen.get_mut(at) {
-                    *seen = true;
-                }
-                way.push(at);
-                match waits_for.get(at).into_iter().flatten().copied().find(stuck) {
-                    Some(next) => at = next,
-                    None => break,
-                }
-            }
-            let ring: Vec<&Entry<Rule>> = way
-                .iter()
-                .skip_while(|index| **index != at)
-                .filter_map(|index| identities.get(*index))
-                .collect();
-            let Some(first) = ring.first() else { continue };
-            let names: Vec<&str> = ring
-                .iter()
-                .chain([first])
-                .map(|entry| &*entry.name)
-                .collect();
-            let message = format!(
-                "{} is defined by itself: {}",
-                quoted(&first.name),
-                names.join(" -> ")
-            );
-            self.problems.push(
-                Problem::error(
-                    "identity-cycle",
-                    Some(self.document.key_place(&first.at)),
-                    message,
-                )
-                .help("an identity must rest on other conditions than `identity` in the end"),
-            );
-        }
+            references
+        });
+        let references = references.collect();
+        let places = identities
+            .iter()
+            .map(|entry| (&*entry.name, entry.at.clone()));
+        let places: Vec<(&str, Pointer)> = places.collect();
+        let help = "an identity must rest on other conditions than `identity` in the end";
+        self.order(&places, references, "identity-cycle", help)
     }
 }
 
 /// DNS names know no case; regular expressions do.
 fn in_lower_case(text: &raw::PatternText) -> raw::PatternText {
-    if text.0.starts_with(REGEX_PREFIX) {
+    if Pattern::is_regex(&text.0) {
         text.clone()
     } else {
         raw::PatternText(text.0.to_lowercase())

@@ -5,12 +5,15 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
+pub(super) mod access;
 mod identities;
 mod listeners;
+mod order;
 mod routes;
 mod sockets;
 
 use super::FilePlace;
+use super::access::Access;
 use super::check;
 use super::identity::{Identity, Rule};
 use super::model::{Daemon, Listener, Policy, Upstream};
@@ -20,6 +23,7 @@ use super::report::{MAX_PROBLEMS, Problem, listing, nearest, quoted};
 use super::route::Route;
 use super::validate::{self, Flaws};
 use super::yaml::{Document, Pointer};
+use access::AccessDraft;
 
 /// `regex:` patterns of one file: compiled ones take up to a quarter of a megabyte each.
 const MAX_REGEXES: usize = 256;
@@ -77,6 +81,7 @@ pub(super) struct Draft {
     /// Places of the identities that `trusted_forwarders` names.
     pub(super) trusted_forwarders: Option<Vec<usize>>,
     pub(super) routes: Vec<(Pointer, Option<Route>)>,
+    pub(super) access: Option<AccessDraft>,
 }
 
 impl Draft {
@@ -144,6 +149,10 @@ impl Draft {
                 .map(|(_, route)| route)
                 .collect::<Option<_>>()?,
             identity_order: self.identity_order,
+            access: Access::new(match self.access {
+                Some(access) => Some(access.finish()?),
+                None => None,
+            }),
         })
     }
 }
@@ -185,7 +194,7 @@ impl Compiler<'_, '_> {
         let identities = self.section(&file.identities, "identities", |this, _, rule, at| {
             this.rule(rule, at, &names, &listeners)
         });
-        let identity_order = self.order(&identities);
+        let identity_order = self.identity_order(&identities);
         let identity_lines = identities
             .iter()
             .map(|entry| self.document.line(&self.document.key_place(&entry.at)))
@@ -208,6 +217,11 @@ impl Compiler<'_, '_> {
                 .and_then(|route| self.route(route, &at, &listeners, &upstreams, &names));
             routes.push((at, compiled));
         }
+        let access = file.access.as_ref().map(|access| match &access.0 {
+            Some(access) => self.access(access, &names),
+            // What could not be read must not pass for nothing.
+            None => AccessDraft::default(),
+        });
         Draft {
             daemon,
             listeners,
@@ -217,6 +231,7 @@ impl Compiler<'_, '_> {
             identity_lines,
             trusted_forwarders,
             routes,
+            access,
         }
     }
 

@@ -138,6 +138,27 @@ impl Compiler<'_, '_> {
     }
 
     fn path(&mut self, path: &str, what: &str, max: usize, at: &Pointer) -> Option<PathBuf> {
+        let out = self.expand(path, at)?;
+        let wrong = if !out.starts_with('/') {
+            format!("a {what}'s path must be absolute")
+        } else if out.len() > max {
+            format!(
+                "a {what}'s path has at most {max} bytes, this one {}",
+                out.len()
+            )
+        } else if out.chars().any(char::is_control) {
+            "a path has no control characters".to_owned()
+        } else if out.ends_with('/') {
+            format!("this names a directory, not a {what}")
+        } else {
+            return Some(PathBuf::from(out));
+        };
+        self.error("path", at, wrong);
+        None
+    }
+
+    /// Puts in what the environment says.
+    pub(super) fn expand(&mut self, path: &str, at: &Pointer) -> Option<String> {
         let mut out = String::new();
         let mut rest = path;
         while let Some((before, after)) = rest.split_once("${") {
@@ -163,21 +184,6 @@ impl Compiler<'_, '_> {
             rest = after;
         }
         out.push_str(rest);
-        let wrong = if !out.starts_with('/') {
-            format!("a {what}'s path must be absolute")
-        } else if out.len() > max {
-            format!(
-                "a {what}'s path has at most {max} bytes, this one {}",
-                out.len()
-            )
-        } else if out.chars().any(char::is_control) {
-            "a path has no control characters".to_owned()
-        } else if out.ends_with('/') {
-            format!("this names a directory, not a {what}")
-        } else {
-            return Some(PathBuf::from(out));
-        };
-        self.error("path", at, wrong);
-        None
+        Some(out)
     }
 }

@@ -25,7 +25,7 @@ pub use check::Violation;
 pub use content::{Content, contents};
 pub use forbid::{Forbid, ForbidSet};
 pub use named::{Named, NamedOwner, domain_named, named};
-pub use owner::{OwnerMark, owner_in_metadata, stamp};
+pub use owner::{owner_in_metadata, stamp};
 pub use size::{Size, domain_size};
 pub use table::{has_content, why_unchecked};
 

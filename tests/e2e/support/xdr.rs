@@ -28,6 +28,17 @@ impl Writer {
         self
     }
 
+    /// Bytes that are XDR already.
+    pub(crate) fn raw(mut self, bytes: &[u8]) -> Self {
+        self.bytes.extend(bytes);
+        self
+    }
+
+    /// What another writer has written.
+    pub(crate) fn then(self, other: Self) -> Self {
+        self.raw(&other.bytes)
+    }
+
     pub(crate) fn string(mut self, value: &str) -> Self {
         self = self.u32(u32::try_from(value.len()).unwrap());
         self.bytes.extend(value.as_bytes());

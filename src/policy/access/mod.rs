@@ -1,0 +1,24 @@
+//! Who may do what: rules compiled to one table per set of identities, and the decision on one
+//! permission and object.
+//!
+//! - [`permission`]: libvirt's permissions; [`sets`]: the named sets of them.
+//! - [`subject`]: what is known of an object; `condition`: what rules ask of it.
+//! - [`rule`]: the rules, and everything else that `access` says, as compiled.
+//! - [`needs`]: the permissions that procedures need.
+//! - [`table`]: what one set of identities may do; `tables` keeps those in use.
+
+pub(super) mod condition;
+pub mod needs;
+pub mod permission;
+pub mod rule;
+pub mod sets;
+pub mod subject;
+pub mod table;
+mod tables;
+
+pub use needs::{Needs, needs};
+pub use permission::{Permission, PermissionSet};
+pub use rule::{Audit, OwnerMark, Quota, RuleId, RuleRef};
+pub use subject::{Attribute, Attributes, Owner, Subject};
+pub use table::{Allowed, Denial, Gate, Reason, Ruling, Table};
+pub(super) use tables::Access;
