@@ -18,8 +18,7 @@ mod tables;
 
 pub use needs::{Need, Needs, needs};
 pub use permission::{Permission, PermissionSet};
-pub use super::guard::OwnerMark;
-pub use rule::{Audit, Quota, RuleId, RuleRef};
+pub use rule::{Audit, OwnerMark, Quota, RuleId, RuleRef};
 pub use subject::{Attribute, Attributes, Owner, Subject};
 pub use table::{Allowed, Denial, Gate, Reason, Ruling, Table};
 pub(super) use tables::Access;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use super::needs::{self, Needs, PROGRAMS, needs};
 use super::permission::Permission;
-use super::rule::{Quota, Rule, RuleId, RuleRef, Rules};
-use crate::policy::guard::OwnerMark;
+use super::rule::{OwnerMark, Quota, Rule, RuleId, RuleRef, Rules};
 use super::subject::{Attributes, Owner, Subject};
 use crate::policy::identity::IdentitySet;
 use crate::protocol::header::{Procedure, Program};
