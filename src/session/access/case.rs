@@ -13,7 +13,7 @@ use super::subject::{Asked, Resolved, View};
 use super::{Class, knowledge, old_list::OldList};
 use crate::policy::access::{Allowed, Denial, Need, Permission, Ruling, Subject, needs};
 use crate::protocol::header::{Procedure, Program};
-use crate::protocol::object::Object;
+use crate::protocol::object::{Object, Uuid};
 use crate::protocol::payload::{self, Found, Payload};
 use crate::protocol::table::{self, ProcedureInfo, remote};
 use crate::protocol::xdr::Writer;
@@ -103,13 +103,17 @@ pub(super) enum Stop {
 
 /// What one judgement has come to so far.
 #[derive(Default)]
-pub(super) struct Progress {
+pub(super) struct Progress<'a> {
     pub(super) asked: Asked,
     pub(super) edits: Vec<(Range<usize>, Vec<u8>)>,
     texts: Texts,
     /// Classes of which an object was replaced.
     replaced: Vec<Class>,
     records: Vec<Refusal>,
+    /// The domain that the call acts on.
+    pub(super) domain: Option<Uuid>,
+    /// The XML in the save image that the call reads.
+    pub(super) saved: Option<&'a str>,
 }
 
 /// An object of the arguments, and what the rules know of it.
@@ -129,11 +133,15 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn steps(&self, progress: &mut Progress) -> Result<Passage, Stop> {
+    fn steps(&self, progress: &mut Progress<'a>) -> Result<Passage, Stop> {
         if let Some(passage) = self.deregistration(progress) {
             return Ok(passage);
         }
         let acted = self.find_objects(progress)?;
+        progress.domain = acted.iter().find_map(|act| match act.found.object {
+            Object::Domain { uuid, .. } => Some(uuid),
+            _ => None,
+        });
         if let Some(passage) = self.hide_by_name(&acted, progress) {
             return Ok(passage);
         }
@@ -146,7 +154,7 @@ impl<'a> Case<'a> {
     }
 
     /// The client must not end the proxy's own registrations: they do not exist for it.
-    fn deregistration(&self, progress: &mut Progress) -> Option<Passage> {
+    fn deregistration(&self, progress: &mut Progress<'a>) -> Option<Passage> {
         let class = knowledge::deregisters(self.row.number)?;
         let callback = i32::try_from(self.args.word("callbackID")?.cast_signed()).ok()?;
         if self.program != Program::REMOTE || !self.view.knowledge.is_own(class, callback) {
@@ -158,7 +166,7 @@ impl<'a> Case<'a> {
     }
 
     /// Looks up every object of the arguments and replaces those that are absent or hidden.
-    fn find_objects(&self, progress: &mut Progress) -> Result<Vec<Acted<'a>>, Stop> {
+    fn find_objects(&self, progress: &mut Progress<'a>) -> Result<Vec<Acted<'a>>, Stop> {
         if is_registration(self.row) {
             // Events are judged one by one when they come.
             return Ok(Vec::new());
@@ -192,7 +200,7 @@ impl<'a> Case<'a> {
     }
 
     /// Most calls about a node device have its name as a string.
-    fn find_device(&self, progress: &mut Progress) {
+    fn find_device(&self, progress: &mut Progress<'a>) {
         if let Some(name) = self.device()
             && looks_up(self.row).is_none()
         {
@@ -214,7 +222,7 @@ impl<'a> Case<'a> {
     }
 
     /// Whether the client may see an object of which nothing more can be learned.
-    fn sees(&self, subject: &Subject<'_>, progress: &mut Progress) -> bool {
+    fn sees(&self, subject: &Subject<'_>, progress: &mut Progress<'a>) -> bool {
         let getattr = Permission::getattr(subject.class);
         match self.view.table.settle(getattr, subject) {
             Ruling::Allow(allowed) => {
@@ -234,7 +242,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn replace(&self, found: &Found<'_>, progress: &mut Progress) {
+    fn replace(&self, found: &Found<'_>, progress: &mut Progress<'a>) {
         let parent = self.is_parent_hidden(&found.object);
         let bytes = self
             .stand_in
@@ -262,7 +270,7 @@ impl<'a> Case<'a> {
     }
 
     /// A look-up by a name alone that no rule lets the client see, whatever else the object may be.
-    fn hide_by_name(&self, acted: &[Acted<'a>], progress: &mut Progress) -> Option<Passage> {
+    fn hide_by_name(&self, acted: &[Acted<'a>], progress: &mut Progress<'a>) -> Option<Passage> {
         let subject = self.looked_up(acted)?;
         let Ruling::Deny(denial) = self.view.table.visible(&subject) else {
             return None;
@@ -342,7 +350,7 @@ impl<'a> Case<'a> {
         &self,
         acted: &[Acted<'a>],
         named: &[Named],
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<(), Stop> {
         let needs = needs(self.program, self.row.number);
         for need in needs.iter().flat_map(|needs| &needs.permissions) {
@@ -367,7 +375,7 @@ impl<'a> Case<'a> {
         class: Class,
         acted: &[Acted<'a>],
         named: &'s [Named],
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<Vec<Subject<'s>>, Stop> {
         if class == Class::Connect {
             return Ok(vec![Subject::of(class)]);
@@ -405,7 +413,7 @@ impl<'a> Case<'a> {
     }
 
     /// What is copied is read.
-    fn check_clone(&self, acted: &[Acted<'a>], progress: &mut Progress) -> Result<(), Stop> {
+    fn check_clone(&self, acted: &[Acted<'a>], progress: &mut Progress<'a>) -> Result<(), Stop> {
         let Some(read) = Permission::find(Class::StorageVol, "data_read") else {
             return Ok(());
         };
@@ -432,7 +440,7 @@ impl<'a> Case<'a> {
         &self,
         permission: Permission,
         subject: &Subject<'_>,
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<(), Stop> {
         let allowed = match self.view.table.settle(permission, subject) {
             Ruling::Allow(allowed) => allowed,
@@ -459,7 +467,7 @@ impl<'a> Case<'a> {
         permission: Permission,
         subject: &Subject<'_>,
         allowed: &Allowed,
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<(), Stop> {
         let mut broken = None;
         for id in &allowed.guarded {
@@ -469,7 +477,7 @@ impl<'a> Case<'a> {
             let Some(guards) = rule.guards else {
                 return Ok(());
             };
-            match content::check(guards, self.program, self.row.number, &self.args) {
+            match self.check_content(guards, progress)? {
                 Ok(()) => return Ok(()),
                 Err(reason) => {
                     let denial = Denial::of_guards(*id, permission, rule.shadow);
@@ -489,13 +497,17 @@ impl<'a> Case<'a> {
     }
 
     /// The guards of the rules that grant the permission on some object, which is not known yet.
-    pub(super) fn check_guards_of_any(&self, permission: Permission) -> Result<(), Stop> {
+    pub(super) fn check_guards_of_any(
+        &self,
+        permission: Permission,
+        progress: &mut Progress<'a>,
+    ) -> Result<(), Stop> {
         let mut broken = None;
         for rule in self.view.table.grants(permission) {
             let Some(guards) = rule.guards.filter(|_| !rule.shadow) else {
                 return Ok(());
             };
-            match content::check(guards, self.program, self.row.number, &self.args) {
+            match self.check_content(guards, progress)? {
                 Ok(()) => return Ok(()),
                 Err(reason) => broken = Some(reason),
             }
@@ -508,7 +520,7 @@ impl<'a> Case<'a> {
 
     /// A name that the client wrote and that is not the object's own is corrected, so that no
     /// driver can find another object by it than the one that was judged.
-    fn correct_name(&self, act: &Acted<'a>, progress: &mut Progress) {
+    fn correct_name(&self, act: &Acted<'a>, progress: &mut Progress<'a>) {
         let object = correct(act);
         if object == act.found.object {
             return;
@@ -517,7 +529,7 @@ impl<'a> Case<'a> {
         progress.edits.push((act.found.range.clone(), bytes));
     }
 
-    pub(super) fn edit(&self, field: &str, bytes: &[u8], progress: &mut Progress) {
+    pub(super) fn edit(&self, field: &str, bytes: &[u8], progress: &mut Progress<'a>) {
         if let Some(range) = self.args.range(field) {
             progress.edits.push((range, bytes.to_vec()));
         }
@@ -525,7 +537,7 @@ impl<'a> Case<'a> {
 
     /// The call goes on; what comes back is a list, an object that was looked for, or to be learned
     /// from.
-    fn pass_on(&self, acted: &[Acted<'a>], makes: bool, progress: &mut Progress) -> Passage {
+    fn pass_on(&self, acted: &[Acted<'a>], makes: bool, progress: &mut Progress<'a>) -> Passage {
         let list = needs(self.program, self.row.number).and_then(|needs| needs.filter);
         if let Some(permission) = list.filter(|_| !is_registration(self.row)) {
             let any = Subject::of(permission.class());
@@ -549,7 +561,7 @@ impl<'a> Case<'a> {
         &self,
         permission: Permission,
         acted: &[Acted<'a>],
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Passage {
         let old = (self.program == Program::REMOTE)
             .then(|| OldList::of(self.row.number, &self.args, acted.first().map(correct)))
@@ -571,7 +583,7 @@ impl<'a> Case<'a> {
         self.passage(Follow::Filter { permission, form }, acted, progress)
     }
 
-    fn passage(&self, follow: Follow, acted: &[Acted<'a>], progress: &mut Progress) -> Passage {
+    fn passage(&self, follow: Follow, acted: &[Acted<'a>], progress: &mut Progress<'a>) -> Passage {
         let mut edits = std::mem::take(&mut progress.edits);
         edits.sort_by_key(|(range, _)| range.start);
         Passage {
