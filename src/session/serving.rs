@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::access::{Access, Line};
 use super::calls::{Call, Calls, Effect};
 use super::keepalive::{Keepalive, Silence};
+use super::deadly;
 use super::streams::{self, Streams};
 use super::{Action, Lost, Peer, Phase, Router, Session, Setup, UpstreamId, Verdict};
 use crate::policy::model::Upstream;
@@ -211,6 +212,9 @@ impl Session {
             Some(Fault::already_open())
         } else if header.kind == MessageType::CALL_WITH_FDS && !serving.descriptors {
             Some(Fault::no_descriptors())
+        } else if deadly::may_be_deadly(program, procedure) && deadly::is_deadly(frame) {
+            tracing::warn!(?procedure, "a call that would kill the daemon is refused");
+            Some(Fault::deadly())
         } else if effect == Effect::OpenStream
             && serving.streams.len() + serving.calls.streams() >= STREAMS
         {
