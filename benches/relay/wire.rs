@@ -5,10 +5,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use virtproxyd::protocol::object::Object;
 use virtproxyd::protocol::frame;
 use virtproxyd::protocol::header::{Header, MessageType, Procedure, Program, Serial, Status};
 use virtproxyd::protocol::limits::FRAME_MIN;
+use virtproxyd::protocol::object::Object;
 use virtproxyd::protocol::table::remote;
 use virtproxyd::protocol::xdr::Writer;
 

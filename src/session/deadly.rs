@@ -36,7 +36,7 @@ pub(super) fn is_deadly(frame: &Frame<'_>) -> bool {
         return false;
     };
     let asks_nobody = call.text("dconnuri").is_none();
-    let goes_nowhere = call.text("uri").is_none()
-        && !call.params("params").any(|(name, _)| name == MIGRATE_URI);
+    let goes_nowhere =
+        call.text("uri").is_none() && !call.params("params").any(|(name, _)| name == MIGRATE_URI);
     asks_nobody && goes_nowhere
 }

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::access::{Access, Line};
 use super::calls::{Call, Calls, Effect};
-use super::keepalive::{Keepalive, Silence};
 use super::deadly;
+use super::keepalive::{Keepalive, Silence};
 use super::streams::{self, Streams};
 use super::{Action, Lost, Peer, Phase, Router, Session, Setup, UpstreamId, Verdict};
 use crate::policy::model::Upstream;
@@ -180,7 +180,11 @@ impl Session {
         match serving.streams.upstream_of(&header) {
             Some(upstream) => Verdict::Relay(Peer::Upstream(upstream)),
             // It may be of a call that is not decided on yet.
-            None if serving.access.as_ref().is_some_and(|access| access.uses(header.serial)) => {
+            None if serving
+                .access
+                .as_ref()
+                .is_some_and(|access| access.uses(header.serial)) =>
+            {
                 Verdict::Hold
             }
             None => Verdict::Consumed,
@@ -384,7 +388,11 @@ impl Session {
                 fault.answer(call, &mut bytes);
             }
         }
-        for call in serving.access.iter_mut().flat_map(|access| access.abandon()) {
+        for call in serving
+            .access
+            .iter_mut()
+            .flat_map(|access| access.abandon())
+        {
             fault.answer(call, &mut bytes);
         }
         for stream in serving.streams.fail(id) {

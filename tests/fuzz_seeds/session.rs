@@ -602,7 +602,8 @@ impl World {
         let id = daemon.id;
         match self
             .session
-            .handle_upstream(id, &message.frame(), &self.table, self.now) {
+            .handle_upstream(id, &message.frame(), &self.table, self.now)
+        {
             Verdict::Relay(Peer::Client) => {
                 let header = &message.header;
                 assert!(!is_keepalive(header), "keepalive travelled through");

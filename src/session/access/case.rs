@@ -10,7 +10,7 @@ use super::content::{self, Named};
 use super::question::Question;
 use super::stand_in::{StandIn, Texts};
 use super::subject::{Asked, Resolved, View};
-use super::{Class, knowledge, old_list::OldList};
+use super::{Class, old_list::OldList};
 use crate::policy::access::{Allowed, Denial, Need, Permission, Ruling, Subject, needs};
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::{Object, Uuid};
@@ -134,9 +134,6 @@ impl<'a> Case<'a> {
     }
 
     fn steps(&self, progress: &mut Progress<'a>) -> Result<Passage, Stop> {
-        if let Some(passage) = self.deregistration(progress) {
-            return Ok(passage);
-        }
         let acted = self.find_objects(progress)?;
         progress.domain = acted.iter().find_map(|act| match act.found.object {
             Object::Domain { uuid, .. } => Some(uuid),
@@ -151,18 +148,6 @@ impl<'a> Case<'a> {
             self.correct_name(act, progress);
         }
         Ok(self.pass_on(&acted, !named.is_empty(), progress))
-    }
-
-    /// The client must not end the proxy's own registrations: they do not exist for it.
-    fn deregistration(&self, progress: &mut Progress<'a>) -> Option<Passage> {
-        let class = knowledge::deregisters(self.row.number)?;
-        let callback = i32::try_from(self.args.word("callbackID")?.cast_signed()).ok()?;
-        if self.program != Program::REMOTE || !self.view.knowledge.is_own(class, callback) {
-            return None;
-        }
-        let id = self.stand_in.id(callback, &mut progress.texts);
-        self.edit("callbackID", &id.to_be_bytes(), progress);
-        Some(self.passage(Follow::Learn, &[], progress))
     }
 
     /// Looks up every object of the arguments and replaces those that are absent or hidden.
@@ -218,7 +203,11 @@ impl<'a> Case<'a> {
 
     fn device(&self) -> Option<&'a str> {
         let of_device = |rule: &table::Rule| rule.object == Class::NodeDevice.name();
-        self.row.acl.iter().any(of_device).then(|| self.args.text("name"))?
+        self.row
+            .acl
+            .iter()
+            .any(of_device)
+            .then(|| self.args.text("name"))?
     }
 
     /// Whether the client may see an object of which nothing more can be learned.
@@ -592,7 +581,10 @@ impl<'a> Case<'a> {
             arguments: (!edits.is_empty()).then(|| splice(self.args.bytes(), &edits)),
             follow,
             records: std::mem::take(&mut progress.records),
-            object: acted.first().map(|act| act.subject.to_string()).unwrap_or_default(),
+            object: acted
+                .first()
+                .map(|act| act.subject.to_string())
+                .unwrap_or_default(),
         }
     }
 }

@@ -3,10 +3,10 @@
 
 use std::borrow::Cow;
 
+use super::Class;
 use super::case::{Acted, Case, Progress, Stop, refuse, xdr};
 use super::question::{Answer, Question};
 use super::subject::View;
-use super::Class;
 use crate::policy::access::{Owner, Permission, Subject};
 use crate::policy::guard::{self, Content, Guards, Unreadable};
 pub(super) use crate::policy::guard::{Named, NamedOwner};
@@ -140,7 +140,11 @@ impl<'a> Case<'a> {
     }
 
     fn unreadable(&self, why: &Unreadable) -> Stop {
-        let class = self.row.acl.iter().find_map(|rule| Class::from_name(rule.object));
+        let class = self
+            .row
+            .acl
+            .iter()
+            .find_map(|rule| Class::from_name(rule.object));
         let subject = Subject::of(class.unwrap_or(Class::Connect));
         refuse(None, &subject, None, why.to_string())
     }
@@ -189,7 +193,9 @@ impl<'a> Case<'a> {
             }
             Some(Answer::Reply(reply)) => {
                 let reply = question.read(reply);
-                Ok(Some(reply.and_then(|reply| reply.text("xml")).unwrap_or("")))
+                Ok(Some(
+                    reply.and_then(|reply| reply.text("xml")).unwrap_or(""),
+                ))
             }
             // The daemon says why, about a path that the client may use.
             Some(_) => Ok(None),
@@ -253,13 +259,14 @@ impl<'a> Case<'a> {
     fn new_domain<'n>(&self, named: &'n mut [Named]) -> Option<(&'static str, &'n mut Named)> {
         let field = match (self.program, self.row.number) {
             (Program::REMOTE, remote::DOMAIN_DEFINE_XML | remote::DOMAIN_DEFINE_XML_FLAGS) => "xml",
-            (
-                Program::REMOTE,
-                remote::DOMAIN_CREATE_XML | remote::DOMAIN_CREATE_XML_WITH_FILES,
-            ) => "xml_desc",
+            (Program::REMOTE, remote::DOMAIN_CREATE_XML | remote::DOMAIN_CREATE_XML_WITH_FILES) => {
+                "xml_desc"
+            }
             _ => return None,
         };
-        let domain = named.iter_mut().find(|named| named.class == Class::Domain)?;
+        let domain = named
+            .iter_mut()
+            .find(|named| named.class == Class::Domain)?;
         Some((field, domain))
     }
 }

@@ -9,6 +9,7 @@
 //! - `subject`: objects with what is proven of them.
 //! - `question`: what is asked of the daemon.
 //! - `knowledge`: what has been learned and still holds.
+//! - `watches`, `registration`: the events that tell how long it holds.
 //! - `stand_in`: objects that do not exist.
 //! - `old_list`: the old forms of lists.
 //! - `reply`, `event`: what comes back.
@@ -24,22 +25,25 @@ mod old_list;
 mod question;
 mod redaction;
 pub mod refusal;
+mod registration;
 mod reply;
 mod stand_in;
 mod subject;
 mod task;
+mod watches;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use case::{Case, Follow, Outcome, Passage};
-use knowledge::{Knowledge, Since, Watch};
+use knowledge::{Knowledge, Since};
 use question::{Answers, Question};
 use refusal::Refusals;
 use stand_in::{StandIn, Texts};
 use subject::View;
 use task::{Held, Kind, Task, Tasks};
+use watches::{Watch, Watches};
 
 use super::calls::{Call, Calls, Effect};
 use super::streams::Streams;
@@ -89,6 +93,10 @@ enum What {
     Answer { task: u32, question: Question },
     /// An answer to a registration of the proxy's own.
     Watch(Watch),
+    /// An answer to a registration of the client's that both use.
+    Registered(Watch),
+    /// An answer to the end of a registration of the client's that both used.
+    Deregistered(Watch),
 }
 
 /// The decisions on one connection.
@@ -100,6 +108,7 @@ pub(super) struct Access {
     /// Of the policy that the table is of.
     generation: u64,
     knowledge: Knowledge,
+    watches: Watches,
     stand_in: StandIn,
     tasks: Tasks,
     notes: HashMap<NoteId, Note>,
@@ -121,6 +130,7 @@ impl Access {
             open: false,
             generation,
             knowledge: Knowledge::default(),
+            watches: Watches::default(),
             stand_in: StandIn::new(seed),
             tasks: Tasks::default(),
             notes: HashMap::new(),
@@ -170,18 +180,25 @@ impl Access {
     }
 
     /// Decides on a call of the client's.
-    pub(super) fn call(&mut self, frame: &Frame<'_>, effect: Effect, line: &mut Line<'_>) -> Verdict {
+    pub(super) fn call(
+        &mut self,
+        frame: &Frame<'_>,
+        effect: Effect,
+        line: &mut Line<'_>,
+    ) -> Verdict {
         let header = frame.header;
         let gate = if self.open {
             Gate::Relay
         } else {
             self.table.gate(header.program, header.procedure)
         };
+        if !matches!(gate, Gate::Refuse(_))
+            && watches::concerns(header.program, header.procedure)
+            && let Some(verdict) = self.register(frame, effect, line)
+        {
+            return verdict;
+        }
         match gate {
-            // The client must not end the proxy's own registrations.
-            Gate::Relay if !self.open && knowledge::deregisters(header.procedure).is_some() => {
-                self.judge_frame(frame, effect, line)
-            }
             Gate::Relay => {
                 line.relay(header, effect, None);
                 Verdict::Relay(Peer::Upstream(line.upstream))
@@ -323,7 +340,7 @@ impl Access {
     fn note(&mut self, original: Option<Header>, what: What) -> NoteId {
         let id = self.next_note;
         self.next_note = self.next_note.wrapping_add(1);
-        let since = self.knowledge.now();
+        let since = self.knowledge.now(&self.watches);
         let note = Note {
             original,
             since,
@@ -365,9 +382,9 @@ impl Access {
         let id = self.tasks.add(task, &questions);
         for question in questions {
             for class in classes(&question) {
-                for watch in self.knowledge.watch(*class) {
-                    let note = self.note(None, What::Watch(*watch));
-                    self.ask(watch.procedure(), note, line, |writer| watch.encode(writer));
+                for watch in self.watches.wanted(*class) {
+                    let note = self.note(None, What::Watch(watch));
+                    self.ask(watch.register(), note, line, |writer| watch.encode(writer));
                 }
             }
             let what = What::Answer {

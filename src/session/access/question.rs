@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use super::watches::{self, Watch};
 use crate::policy::access::OwnerMark;
 use crate::policy::guard;
 use crate::protocol::fault::{self, code};
@@ -59,6 +60,8 @@ pub(super) enum Question {
     Binding(String),
     /// The XML in a file that a domain was saved to.
     SaveImage(String),
+    /// That the daemon ends a registration of the proxy's own.
+    Release(Watch, i32),
     /// The XML of a domain's managed save image.
     ManagedSave(Uuid),
 }
@@ -104,6 +107,7 @@ impl Question {
             Self::VolumeXml(..) => remote::STORAGE_VOL_GET_XML_DESC,
             Self::Interface(_) => remote::INTERFACE_LOOKUP_BY_NAME,
             Self::Binding(_) => remote::NWFILTER_BINDING_LOOKUP_BY_PORT_DEV,
+            Self::Release(..) => watches::release(),
             Self::SaveImage(_) => remote::DOMAIN_SAVE_IMAGE_GET_XML_DESC,
             Self::ManagedSave(_) => remote::DOMAIN_MANAGED_SAVE_GET_XML_DESC,
         }
@@ -151,6 +155,7 @@ impl Question {
                 Object::StorageVol { pool, name, key }.encode(writer);
                 writer.u32(0);
             }
+            Self::Release(_, callback) => _ = writer.i32(*callback),
             Self::SaveImage(path) => _ = writer.string(path).u32(0),
         }
     }

@@ -31,7 +31,12 @@ enum Fate {
 
 impl Access {
     /// Decides on the reply to a call with a note.
-    pub(in crate::session) fn reply(&mut self, note: NoteId, frame: &Frame<'_>, line: &mut Line<'_>) -> Verdict {
+    pub(in crate::session) fn reply(
+        &mut self,
+        note: NoteId,
+        frame: &Frame<'_>,
+        line: &mut Line<'_>,
+    ) -> Verdict {
         let Some(note) = self.notes.remove(&note) else {
             return Verdict::Consumed;
         };
@@ -46,10 +51,33 @@ impl Access {
             (What::Watch(watch), _) => {
                 let callback = good.then(|| payload.first_chunk::<4>()).flatten();
                 let callback = callback.map(|word| i32::from_be_bytes(*word));
-                self.knowledge.watching(watch, callback);
+                self.watches.answered(watch, callback);
                 Verdict::Consumed
             }
+            (What::Registered(watch), _) => {
+                // Old forms answer with nothing, or with a word that is no id.
+                let is_new = header.procedure == watch.register();
+                let callback = payload.first_chunk::<4>().filter(|_| is_new);
+                let callback = callback.map(|word| i32::from_be_bytes(*word));
+                if good {
+                    self.watches.registered(watch, callback);
+                } else {
+                    self.watches.ended(watch);
+                }
+                Verdict::Relay(Peer::Client)
+            }
+            (What::Deregistered(watch), _) => {
+                if good {
+                    self.watches.ended(watch);
+                    self.knowledge.forget(watch.class);
+                }
+                Verdict::Relay(Peer::Client)
+            }
             (What::Answer { task, question }, _) => {
+                if let Question::Release(watch, _) = &question {
+                    self.watches.ended(*watch);
+                    self.knowledge.forget(watch.class);
+                }
                 self.learn_answer(&question, good, payload, since);
                 let answer = if good {
                     question.good(payload, self.table.owner_marks())
@@ -109,7 +137,15 @@ impl Access {
             return Verdict::Consumed;
         };
         let fate = self.judge_reply(
-            original, procedure, &follow, &texts, &arguments, header.status, payload, &answers, line,
+            original,
+            procedure,
+            &follow,
+            &texts,
+            &arguments,
+            header.status,
+            payload,
+            &answers,
+            line,
         );
         match fate {
             Fate::Same if untouched => return Verdict::Relay(Peer::Client),
@@ -173,8 +209,7 @@ impl Access {
     ) {
         use super::Outcome;
         let row = table::lookup(header.program, header.procedure);
-        let outcome =
-            row.and_then(|row| self.judge(header.program, row, &payload, &answers));
+        let outcome = row.and_then(|row| self.judge(header.program, row, &payload, &answers));
         match outcome {
             None => line.answer(header, &Fault::undecodable()),
             Some(Outcome::Refuse(refusal)) => self.refuse(header, refusal, line),
@@ -365,7 +400,8 @@ impl Access {
             };
             self.knowledge.learn_owner(*uuid, *place, owner, since);
         } else if good {
-            let header = Header::remote_call(question.procedure(), crate::protocol::header::Serial(0));
+            let header =
+                Header::remote_call(question.procedure(), crate::protocol::header::Serial(0));
             self.learn(header, payload, since);
         }
     }

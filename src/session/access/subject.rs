@@ -280,7 +280,11 @@ impl<'a> View<'a> {
                 },
             }
         }
-        if pending { Fact::Pending } else { Fact::Is(owner) }
+        if pending {
+            Fact::Pending
+        } else {
+            Fact::Is(owner)
+        }
     }
 
     fn network(&self, uuid: Uuid, asked: &mut Asked) -> Fact<&'a str> {

@@ -71,7 +71,12 @@ fn error_about(call: &Msg, code: i32, text: &str) -> Msg {
     Msg::new(call.header.answer(Status::ERROR), |writer| {
         writer.i32(code).i32(10).optional_string(Some(text)).i32(2);
         writer.u32(0).optional_string(Some("Domain not found: %s"));
-        writer.optional_string(Some(text)).u32(0).i32(-1).i32(-1).u32(0);
+        writer
+            .optional_string(Some(text))
+            .u32(0)
+            .i32(-1)
+            .i32(-1)
+            .u32(0);
     })
 }
 
@@ -97,7 +102,9 @@ impl Rig {
     /// The proxy asks for the domain of a UUID.
     #[track_caller]
     fn daemon_tells(&mut self, domain: Object<'_>) {
-        self.daemon_says_yes(remote::DOMAIN_LOOKUP_BY_UUID, |writer| domain.encode(writer));
+        self.daemon_says_yes(remote::DOMAIN_LOOKUP_BY_UUID, |writer| {
+            domain.encode(writer)
+        });
     }
 
     /// The daemon gets a call that differs from what the client sent; returns its arguments.
@@ -265,7 +272,11 @@ fn a_look_up_that_finds_a_hidden_object_is_made_again_for_none() {
     rig.client_gets_nothing();
     let again = rig.daemon_gets_changed(&look_up);
     let id = Reader::new(&again.payload).i32().unwrap();
-    rig.daemon_sends(&error_about(&look_up, 42, &format!("no domain with id {id}")));
+    rig.daemon_sends(&error_about(
+        &look_up,
+        42,
+        &format!("no domain with id {id}"),
+    ));
     let expected = error_about(&look_up, 42, "no domain with id 7");
     assert_eq!(rig.client_gets(), expected);
 
@@ -291,7 +302,11 @@ fn listed(call: &Msg, domains: &[Object<'_>], ret: u32) -> Msg {
 
 #[test]
 fn lists_leave_hidden_objects_out() {
-    let (a, b, c) = (domain("acme-1", 1), domain("globex-1", 2), domain("acme-2", 3));
+    let (a, b, c) = (
+        domain("acme-1", 1),
+        domain("globex-1", 2),
+        domain("acme-2", 3),
+    );
     let mut rig = under(ACME);
     let list = list_all(1, 1);
     rig.relays(&list);
@@ -313,7 +328,11 @@ fn old_lists_and_counts_are_answered_from_the_new_list() {
         uuid: uuid(number),
         id,
     };
-    let all = [running("globex-1", 1, 4), running("acme-1", 2, 5), running("acme-2", 3, 6)];
+    let all = [
+        running("globex-1", 1, 4),
+        running("acme-1", 2, 5),
+        running("acme-2", 3, 6),
+    ];
     let mut rig = under(ACME);
     let cases: [(Procedure, Option<i32>, fn(&mut Writer<'_>)); 3] = [
         (remote::CONNECT_NUM_OF_DOMAINS, None, |writer| {
@@ -362,7 +381,9 @@ fn events_of_hidden_objects_do_not_pass() {
     rig.client_gets_nothing();
     // The old form too.
     let old = message(Program::REMOTE, remote::DOMAIN_EVENT_REBOOT);
-    rig.daemon_sends(&Msg::new(old.header, |writer| domain("globex-1", 2).encode(writer)));
+    rig.daemon_sends(&Msg::new(old.header, |writer| {
+        domain("globex-1", 2).encode(writer)
+    }));
     rig.client_gets_nothing();
     // What this version does not know might be of anything.
     rig.daemon_sends(&message(Program::REMOTE, Procedure(454)));
@@ -386,11 +407,6 @@ fn events_of_hidden_objects_do_not_pass() {
 #[test]
 fn the_proxys_own_registrations_do_not_exist_for_the_client() {
     let mut rig = Rig::knowing_acme();
-    let deregister = |serial, callback| {
-        let procedure = remote::CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY;
-        let header = Header::remote_call(procedure, Serial(serial));
-        Msg::new(header, |writer| _ = writer.i32(callback))
-    };
     let own = deregister(3, 70);
     rig.client_sends(&own);
     let asked = rig.daemon_gets_changed(&own);
@@ -398,6 +414,94 @@ fn the_proxys_own_registrations_do_not_exist_for_the_client() {
     rig.daemon_sends(&error_about(&own, 8, &format!("no callback {id}")));
     assert_eq!(rig.client_gets(), error_about(&own, 8, "no callback 70"));
     rig.relays(&deregister(4, 5));
+}
+
+fn register(serial: u32) -> Msg {
+    let procedure = remote::CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY;
+    let header = Header::remote_call(procedure, Serial(serial));
+    Msg::new(header, |writer| _ = writer.i32(0).u32(0))
+}
+
+fn deregister(serial: u32, callback: i32) -> Msg {
+    let procedure = remote::CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY;
+    let header = Header::remote_call(procedure, Serial(serial));
+    Msg::new(header, |writer| _ = writer.i32(callback))
+}
+
+// A daemon refuses a second registration of the same kind from one connection.
+
+#[test]
+fn a_registration_that_the_proxy_has_already_is_shared() {
+    let mut rig = Rig::knowing_acme();
+    let call = register(3);
+    rig.client_sends(&call);
+    rig.daemon_gets_nothing();
+    assert_eq!(rig.client_gets(), call.reply(|writer| _ = writer.i32(70)));
+    rig.delivers(&event(70, domain("acme-1", 1), 2));
+    rig.daemon_sends(&event(70, domain("globex-1", 2), 2));
+    rig.client_gets_nothing();
+    // The proxy goes on listening.
+    rig.answers(&deregister(4, 70));
+    rig.daemon_gets_nothing();
+    rig.daemon_sends(&event(70, domain("acme-1", 1), 1));
+    rig.client_gets_nothing();
+    rig.client_sends(&on(remote::DOMAIN_RESUME, 5, domain("acme-1", 1)));
+    rig.daemon_tells(domain("acme-1", 1));
+}
+
+#[test]
+fn a_registration_of_the_clients_serves_the_proxy_too() {
+    let mut rig = under(ACME);
+    let call = register(1);
+    rig.relays(&call);
+    // While it is on its way, the proxy asks for the other kind alone.
+    rig.client_sends(&on(remote::DOMAIN_SUSPEND, 2, domain("acme-1", 1)));
+    let metadata = rig.daemon_gets();
+    assert_eq!(Reader::new(&metadata.payload).i32(), Ok(23));
+    rig.daemon_tells(domain("acme-1", 1));
+    rig.daemon_gets();
+    rig.delivers(&call.reply(|writer| _ = writer.i32(5)));
+    rig.daemon_sends(&metadata.reply(|writer| _ = writer.i32(6)));
+    // From now on what is learned is kept.
+    rig.client_sends(&on(remote::DOMAIN_SUSPEND, 3, domain("acme-1", 1)));
+    rig.daemon_tells(domain("acme-1", 1));
+    rig.daemon_gets();
+    rig.relays(&on(remote::DOMAIN_SUSPEND, 4, domain("acme-1", 1)));
+    // Its end is not told the daemon, for the proxy listens on.
+    rig.answers(&deregister(5, 5));
+    rig.daemon_gets_nothing();
+    rig.daemon_sends(&event(5, domain("acme-1", 1), 1));
+    rig.client_gets_nothing();
+    rig.client_sends(&on(remote::DOMAIN_SUSPEND, 6, domain("acme-1", 1)));
+    rig.daemon_tells(domain("acme-1", 1));
+}
+
+#[test]
+fn an_old_registration_takes_the_place_of_the_proxys() {
+    let mut rig = Rig::knowing_acme();
+    let old = call(remote::CONNECT_DOMAIN_EVENT_REGISTER, 3);
+    rig.client_sends(&old);
+    let release = rig.daemon_gets();
+    assert_eq!(release.payload, 70_i32.to_be_bytes());
+    rig.daemon_gets_nothing();
+    rig.daemon_sends(&release.reply(|_| ()));
+    assert_eq!(rig.daemon_gets(), old);
+    rig.delivers(&old.reply(|writer| _ = writer.i32(1)));
+    let gone = message(Program::REMOTE, remote::DOMAIN_EVENT_LIFECYCLE);
+    let gone = Msg::new(gone.header, |writer| {
+        domain("acme-1", 1).encode(writer);
+        writer.i32(1).i32(0);
+    });
+    for serial in [4, 5] {
+        rig.client_sends(&on(remote::DOMAIN_SUSPEND, serial, domain("acme-1", 1)));
+        if serial == 4 {
+            rig.daemon_tells(domain("acme-1", 1));
+        }
+        rig.daemon_gets();
+    }
+    rig.delivers(&gone);
+    rig.client_sends(&on(remote::DOMAIN_SUSPEND, 6, domain("acme-1", 1)));
+    rig.daemon_tells(domain("acme-1", 1));
 }
 
 #[test]
