@@ -15,7 +15,7 @@ use crate::policy::access::{Allowed, Denial, Need, Permission, Ruling, Subject, 
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::{Object, Uuid};
 use crate::protocol::payload::{self, Found, Payload};
-use crate::protocol::table::{self, ProcedureInfo, remote};
+use crate::protocol::table::{ProcedureInfo, remote};
 use crate::protocol::xdr::Writer;
 
 /// A call that is judged.
@@ -176,38 +176,11 @@ impl<'a> Case<'a> {
                 }
             }
         }
-        self.find_device(progress);
         if progress.asked.is_empty() {
             Ok(acted)
         } else {
             Err(Stop::Ask)
         }
-    }
-
-    /// Most calls about a node device have its name as a string.
-    fn find_device(&self, progress: &mut Progress<'a>) {
-        if let Some(name) = self.device()
-            && looks_up(self.row).is_none()
-        {
-            let subject = Subject {
-                name: Some(name),
-                ..Subject::of(Class::NodeDevice)
-            };
-            if !self.sees(&subject, progress) {
-                let name = self.stand_in.text(name, &mut progress.texts);
-                self.edit("name", &xdr(|writer| _ = writer.string(&name)), progress);
-                progress.replaced.push(Class::NodeDevice);
-            }
-        }
-    }
-
-    fn device(&self) -> Option<&'a str> {
-        let of_device = |rule: &table::Rule| rule.object == Class::NodeDevice.name();
-        self.row
-            .acl
-            .iter()
-            .any(of_device)
-            .then(|| self.args.text("name"))?
     }
 
     /// Whether the client may see an object of which nothing more can be learned.
@@ -377,12 +350,6 @@ impl<'a> Case<'a> {
         if progress.replaced.contains(&class) && subjects.is_empty() {
             // It does not exist.
             return Ok(subjects);
-        }
-        if let (Class::NodeDevice, Some(name)) = (class, self.device()) {
-            subjects.push(Subject {
-                name: Some(name),
-                ..Subject::of(class)
-            });
         }
         for named in named.iter().filter(|named| named.class == class) {
             subjects.push(content::subject(named));

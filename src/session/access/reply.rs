@@ -293,7 +293,7 @@ impl Access {
                 keep(&Object::NodeDevice { name })
             }),
             Form::Count => payload::count(row.ret, reply, &mut keep),
-            Form::Old(old) => Payload::read(row.ret, reply).map(|list| {
+            Form::Old(old) => Payload::read_from_daemon(row.ret, reply).map(|list| {
                 let mut objects: Vec<Object<'_>> =
                     list.objects().map(|found| found.object).collect();
                 objects.extend(list.texts("names").map(|name| Object::NodeDevice { name }));
