@@ -92,7 +92,9 @@ fn of_domain(kind: Kind, node: Node<'_, '_>, element: &str, name: &str) -> Place
         ("nvram" | "varstore", "template") => Place::Path(Use::Firmware),
         ("varstore", "path") => Place::Path(Use::Nvram),
         ("clock", "timezone") => Place::TimeZone,
-        ("graphics", "passwd") | ("parameter", "value") | ("vendor_id", "value") => Place::NoPath,
+        ("graphics", "passwd") | ("parameter" | "vendor_id", "value") => Place::NoPath,
+        // Of a file in the firmware's configuration.
+        ("entry", "name") if parent == "sysinfo" => Place::NoPath,
         _ => Place::Unknown,
     }
 }
