@@ -245,9 +245,12 @@ fn a_base_is_a_file_of_the_chain_or_a_new_one() {
             &values,
         )
     };
-    let copy = [("destxml", "<disk><source file='/a'/></disk>".into())];
+    let copy = "<disk><driver type='qcow2'/><source file='/a'/></disk>";
+    let copy = [("destxml", copy.into())];
     let backup = [("backup_xml", "<domainbackup/>".into())];
-    let snapshot = [("xml_desc", "<domainsnapshot/>".into())];
+    let snapshot = "<domainsnapshot><disks><disk name='vda'><driver type='qcow2'/></disk></disks>\
+                    </domainsnapshot>";
+    let snapshot = [("xml_desc", snapshot.into())];
     for (procedure, flag, values) in [
         (r::DOMAIN_BLOCK_REBASE, 2, &[][..]),
         (r::DOMAIN_BLOCK_COPY, 2, &copy[..]),

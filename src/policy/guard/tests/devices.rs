@@ -163,6 +163,7 @@ const WORDS: &[(Forbid, &[&str], &[&str])] = &[
         Forbid::RngDevicePath,
         &[
             "<devices><rng><backend model='random'>/dev/hwrng</backend></rng></devices>",
+            "<devices><rng><backend model='random'><!-- -->/dev/hwrng</backend></rng></devices>",
             "<devices><rng><backend model='egd' type='udp'/></rng></devices>",
         ],
         &[
@@ -326,6 +327,11 @@ fn interfaces_are_on_the_networks_of_the_rule() {
         ("<interface type='vhostuser'/>", false, false),
         ("<interface type='hostdev'/>", false, false),
         ("<interface type='mcast'/>", false, false),
+        (
+            "<interface type='network'><source network='acme-net'/><vlan><tag id='7'/></vlan></interface>",
+            false,
+            false,
+        ),
         (
             "<interface type='new'><source network='acme-net'/></interface>",
             false,

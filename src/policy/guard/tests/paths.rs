@@ -57,6 +57,7 @@ const FILES: &[&str] = &[
     "<devices><interface type='network'><source network='n'/><backend tap='@'/></interface></devices>",
     "<devices><interface type='network'><source network='n'/><backend vhost='@'/></interface></devices>",
     "<devices><interface type='user'><backend type='passt' logFile='@'/></interface></devices>",
+    "<devices><interface type='network'><source network='n'/><rom file='@'/></interface></devices>",
     "<devices><graphics type='vnc' socket='@'/></devices>",
     "<devices><graphics type='vnc'><listen type='socket' socket='@'/></graphics></devices>",
     "<devices><graphics type='spice'><gl enable='yes' rendernode='@'/></graphics></devices>",
@@ -201,6 +202,13 @@ fn only_the_domains_own_variables_are_let_through() {
         |name: &str| format!("<os><nvram>/var/lib/libvirt/qemu/nvram/{name}_VARS.fd</nvram></os>");
     assert_eq!(against_domain(&in_acme(), &nvram("acme-1")), "");
     assert!(against_domain(&in_acme(), &nvram("globex-1")).contains("host_paths"));
+    let xml = format!(
+        "<domain><name>acme<!-- -->-2</name>{}</domain>",
+        nvram("acme")
+    );
+    let define = crate::protocol::table::remote::DOMAIN_DEFINE_XML;
+    let values = [("xml", xml.as_str().into())];
+    assert!(said(&in_acme(), Program::REMOTE, define, &values).contains("host_paths"));
     // Under a new name, the name in the XML is another's.
     let xml = domain(&nvram("acme-1"));
     let values = [("dname", "acme-2".into()), ("dom_xml", xml.as_str().into())];
