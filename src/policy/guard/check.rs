@@ -212,11 +212,7 @@ impl Guards {
             let what = || format!("<{} {}>", node.tag_name().name(), attribute.name());
             self.value(document, place, what, attribute.value())?;
         }
-        let text: String = node
-            .children()
-            .filter(|child| child.is_text())
-            .filter_map(|child| child.text())
-            .collect();
+        let text = xml::own_text(node);
         let place = places::text(kind, node);
         let parent = node.children().any(|child| child.is_element());
         let blank = text.trim().is_empty();
@@ -282,7 +278,7 @@ impl Guards {
             Place::NoPath => Ok(()),
             Place::Path(_) if value.is_empty() => Ok(()),
             Place::Path(Use::Program) => self.program(&what(), value),
-            Place::Path(used) => self.path(used, document.domain_name(), &what(), value),
+            Place::Path(used) => self.path(used, document.domain_name().as_deref(), &what(), value),
             Place::TimeZone => {
                 if value.starts_with(['/', ':']) || value.split('/').any(|part| part == "..") {
                     return self.path(Use::File, None, &what(), value);
@@ -416,6 +412,14 @@ impl Guards {
         listed("bridges", what, name, self.bridges.as_deref())
     }
 
+    fn net_guard(&self) -> &'static str {
+        if self.networks.is_some() {
+            "networks"
+        } else {
+            "bridges"
+        }
+    }
+
     fn interface(&self, node: Node<'_, '_>) -> Result<(), Violation> {
         let kind = node.attribute("type").unwrap_or("user");
         let mut sources = node
@@ -423,8 +427,15 @@ impl Guards {
             .filter(|child| child.tag_name().name() == "source");
         let source = match (sources.next(), sources.next()) {
             (source, None) => source,
-            _ => return against("networks", "an interface has more than one <source>"),
+            _ => return against(self.net_guard(), "an interface has more than one <source>"),
         };
+        // It chooses among the networks of others.
+        if node
+            .children()
+            .any(|child| child.tag_name().name() == "vlan")
+        {
+            return against(self.net_guard(), "an interface has a <vlan> of its own");
+        }
         let of = |name: &str| {
             source
                 .and_then(|source| source.attribute(name))
@@ -444,11 +455,7 @@ impl Guards {
             "bridge" => listed("bridges", "bridge", of("bridge"), self.bridges.as_deref()),
             "direct" => listed("bridges", "interface", of("dev"), self.bridges.as_deref()),
             other => against(
-                if self.networks.is_some() {
-                    "networks"
-                } else {
-                    "bridges"
-                },
+                self.net_guard(),
                 format!("an interface of type {other:?} is on the host's own network"),
             ),
         }

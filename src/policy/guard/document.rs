@@ -1,5 +1,7 @@
 //! The documents that calls carry, read and ready to be checked.
 
+use std::borrow::Cow;
+
 use crate::policy::xml::{self, Node, Unreadable};
 use crate::protocol::payload::Payload;
 
@@ -7,8 +9,10 @@ use crate::protocol::payload::Payload;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Domain,
-    /// A device that is changed, or a disk to copy to.
+    /// A device that is changed.
     Device,
+    /// A disk that another is copied to.
+    Copy,
     /// A device that is added to a domain.
     Attached,
     Snapshot,
@@ -64,6 +68,7 @@ impl Kind {
                 "vsock",
                 "watchdog",
             ],
+            Self::Copy => &["disk"],
             Self::Snapshot => &["domainsnapshot"],
             Self::Checkpoint => &["domaincheckpoint"],
             Self::Backup => &["domainbackup"],
@@ -89,6 +94,7 @@ impl Kind {
             self,
             Self::Domain
                 | Self::Device
+                | Self::Copy
                 | Self::Attached
                 | Self::Snapshot
                 | Self::Checkpoint
@@ -137,15 +143,14 @@ impl<'a> Document<'a> {
     }
 
     /// The name of the domain that an element is of, if the document is of one domain.
-    pub(super) fn domain_name(&self) -> Option<&str> {
+    pub(super) fn domain_name(&self) -> Option<Cow<'_, str>> {
         if let Some(renamed) = self.renamed {
-            return Some(renamed);
+            return Some(renamed.into());
         }
         let [domain] = self.domains().collect::<Vec<_>>()[..] else {
             return None;
         };
-        let name = xml::child(domain, "name").ok()??;
-        name.text()
+        xml::child_text(domain, "name").ok()?
     }
 }
 

@@ -60,3 +60,6 @@ pub struct Max {
     /// Disks.
     pub disks: Option<u64>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,7 +82,7 @@ fn of_domain(kind: Kind, node: Node<'_, '_>, element: &str, name: &str) -> Place
         ("target" | "scratch", "file" | "dev") if kind == Kind::Backup => FILE,
         ("target", "dir") if parent == "filesystem" => Place::NoPath,
         ("target", "path")
-        | ("mirror" | "log" | "memory" | "entry" | "config", "file")
+        | ("mirror" | "log" | "memory" | "entry" | "config" | "rom", "file")
         | ("host" | "graphics" | "listen" | "server", "socket")
         | ("server" | "device" | "knownHosts" | "audio", "path")
         | ("backend", "tap" | "vhost" | "logFile")
@@ -92,7 +92,9 @@ fn of_domain(kind: Kind, node: Node<'_, '_>, element: &str, name: &str) -> Place
         ("nvram" | "varstore", "template") => Place::Path(Use::Firmware),
         ("varstore", "path") => Place::Path(Use::Nvram),
         ("clock", "timezone") => Place::TimeZone,
-        ("graphics", "passwd") | ("parameter", "value") | ("vendor_id", "value") => Place::NoPath,
+        ("graphics", "passwd") | ("parameter" | "vendor_id", "value") => Place::NoPath,
+        // Of a file in the firmware's configuration.
+        ("entry", "name") if parent == "sysinfo" => Place::NoPath,
         _ => Place::Unknown,
     }
 }
@@ -125,7 +127,7 @@ fn text_of_domain(node: Node<'_, '_>, element: &str) -> Place {
         ("rng", "backend") => Place::Path(Use::Random),
         ("resource", "partition") => Place::Path(Use::Partition),
         // Within the guest or container, or told to it.
-        ("os", "cmdline" | "init" | "initarg" | "initdir" | "initenv") => Place::NoPath,
+        ("os", "cmdline" | "root" | "init" | "initarg" | "initdir" | "initenv") => Place::NoPath,
         ("bios" | "system" | "baseBoard" | "chassis" | "oemStrings" | "sysinfo", "entry") => {
             Place::NoPath
         }

@@ -362,7 +362,7 @@ const REMOTE: &[(Procedure, &[Argument])] = &[
         // `VIR_DOMAIN_BLOCK_COPY_REUSE_EXT`
         &[
             ("path", OWN_DISK),
-            ("destxml", Xml(Kind::Device)),
+            ("destxml", Xml(Kind::Copy)),
             ("params", NUMBERS),
             ("flags", Reuse(1 << 1)),
         ],

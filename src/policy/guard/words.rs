@@ -66,8 +66,7 @@ impl<'a> Element<'a, '_> {
     }
 
     fn has_text(self) -> bool {
-        let mut texts = self.0.children().filter(|child| child.is_text());
-        texts.any(|text| !text.text().unwrap_or_default().trim().is_empty())
+        !xml::own_text(self.0).trim().is_empty()
     }
 }
 
@@ -157,7 +156,7 @@ fn of_domain(kind: Kind, it: Element<'_, '_>, words: &mut Vec<Forbid>) {
                 CHAR_DEVICES.contains(&it.name()) && matches!(kind_of, "tcp" | "udp"),
                 Forbid::CharDeviceNetwork,
             ),
-            is(takes_chain_from_image(it), Forbid::ImageChain),
+            is(takes_chain_from_image(kind, it), Forbid::ImageChain),
         ]
         .into_iter()
         .flatten(),
@@ -188,8 +187,9 @@ fn is_random_device(it: Element<'_, '_>) -> bool {
     if it.name() != "backend" || !it.is_in(&["rng"]) {
         return false;
     }
-    let text = it.0.text().unwrap_or_default().trim();
-    let own = it.attribute("model") == "random" && !text.is_empty() && !paths::is_random(text);
+    let text = xml::own_text(it.0);
+    let chosen = !text.trim().is_empty() && !paths::is_random(text.trim());
+    let own = it.attribute("model") == "random" && chosen;
     own || it.attribute("model") == "egd"
 }
 
@@ -207,15 +207,14 @@ fn is_char_path(it: Element<'_, '_>) -> bool {
 
 /// A disk in a format that has backing files, and without all of them in the XML: libvirt takes the
 /// rest from what the image says.
-fn takes_chain_from_image(it: Element<'_, '_>) -> bool {
-    if it.name() != "disk" {
+fn takes_chain_from_image(kind: Kind, it: Element<'_, '_>) -> bool {
+    // What is copied to is made new, as are the disks of snapshots and backups.
+    if it.name() != "disk" || kind == Kind::Copy || it.is_in(&["disks"]) {
         return false;
     }
-    let Some(driver) = it.child("driver") else {
-        // Raw, or a disk of a snapshot or backup: it is made new.
-        return false;
-    };
-    let mut format = driver.attribute("type");
+    // Without one it is raw.
+    let driver = it.child("driver");
+    let mut format = driver.map_or("", |driver| driver.attribute("type"));
     let mut image = it;
     loop {
         if matches!(format, "" | "raw") {
