@@ -280,6 +280,8 @@ impl World {
             descriptors: !choice.is_multiple_of(4),
             auth,
             auth_timeout: 60 * SECOND,
+            seed: [7; 16],
+            refusals: "r".into(),
         };
         let now = Instant::now();
         Self {
@@ -707,6 +709,7 @@ impl World {
                     assert_eq!(daemon.id, id);
                     self.owed = daemon.relayed.iter().map(key).collect();
                 }
+                Action::Audit(_) => {}
                 Action::Close => {
                     assert!(!self.closed && self.daemon.is_none());
                     self.closed = true;
