@@ -17,6 +17,7 @@ macro_rules! script {
     };
 }
 
+script!(AS_USER, "as_user.py");
 script!(CLOSE_CALLBACK, "close_callback.py");
 script!(CONSOLE, "console.py");
 script!(DESCRIPTORS, "descriptors.py");

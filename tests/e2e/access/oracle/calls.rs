@@ -1,0 +1,395 @@
+//! The calls that the oracle is asked about: every procedure, with arguments that get as far as the
+//! question who may do it, and that leave the scene as it was.
+
+use std::path::PathBuf;
+
+use crate::support::caller::Caller;
+use crate::support::table::{Procedure, program};
+use crate::support::tenants::{Driver, SNAPSHOTTED, Tenant, Xml, text_param};
+use crate::support::value::{Shape, Value};
+use crate::support::xdr::TypedValue;
+
+/// The last procedure that libvirt 9.0.0 knows.
+const NEWEST: i32 = 443;
+
+/// Why a call cannot be asked about.
+pub(super) fn excluded(procedure: &Procedure) -> Option<&'static str> {
+    if procedure.program == program::REMOTE && procedure.number > NEWEST {
+        return Some("this libvirtd does not know it");
+    }
+    Some(match procedure.name {
+        "CONNECT_OPEN" | "CONNECT_CLOSE" | "AUTH_LIST" | "AUTH_SASL_INIT" | "AUTH_SASL_START"
+        | "AUTH_SASL_STEP" | "AUTH_POLKIT" => "belongs to the connection, not to an object",
+        "CONNECT_SET_IDENTITY" => "the proxy's own",
+        "NODE_SUSPEND_FOR_DURATION" => "puts the machine to sleep",
+        "NODE_ALLOC_PAGES" | "NODE_SET_MEMORY_PARAMETERS" => "changes the machine",
+        "DOMAIN_MIGRATE_PREPARE2" | "DOMAIN_MIGRATE_PREPARE3" | "DOMAIN_MIGRATE_PERFORM3" => {
+            "kills a libvirtd if made in some form"
+        }
+        "DOMAIN_OPEN_GRAPHICS"
+        | "DOMAIN_CREATE_XML_WITH_FILES"
+        | "DOMAIN_CREATE_WITH_FILES"
+        | "DOMAIN_FD_ASSOCIATE" => "takes a descriptor before it asks",
+        "DOMAIN_OPEN_NAMESPACE" => "is LXC's",
+        _ => return None,
+    })
+}
+
+/// The things of a tenant that calls are about, on one daemon.
+pub(super) struct Things {
+    pub(super) tenant: Tenant,
+    pub(super) dir: PathBuf,
+    /// What the daemon has given: the UUID of a port, the id of the domain 0.
+    pub(super) port: [u8; 16],
+    pub(super) id: i64,
+    pub(super) port_xml: String,
+    pub(super) binding_xml: String,
+}
+
+impl Things {
+    /// As they are found by a client that may do all.
+    pub(super) fn find(root: &mut Caller, tenant: Tenant, dir: PathBuf) -> Self {
+        let object = |kind, number| tenant.object(kind, number, &dir);
+        let network = ("network", object("network", 0));
+        let results = || ("need_results", Value::Int(1));
+        let ports = root.call("NETWORK_LIST_ALL_PORTS", &[network, results()]);
+        let port = ports.unwrap()[0].list()[0].clone();
+        let port_xml = root.call("NETWORK_PORT_GET_XML_DESC", &[("port", port.clone())]);
+        let binding = object("nwfilter_binding", 0);
+        let binding_xml = root.call("NWFILTER_BINDING_GET_XML_DESC", &[("nwfilter", binding)]);
+        let name = tenant.name("domain", 0).into();
+        let domain = root
+            .call("DOMAIN_LOOKUP_BY_NAME", &[("name", name)])
+            .unwrap();
+        let Value::Uuid(port) = *port.field(1) else {
+            panic!("a port has a UUID: {port:?}");
+        };
+        Self {
+            tenant,
+            port,
+            id: domain[0].field(2).int(),
+            port_xml: port_xml.unwrap()[0].text().to_owned(),
+            binding_xml: binding_xml.unwrap()[0].text().to_owned(),
+            dir,
+        }
+    }
+
+    /// A save image of the domain 1.
+    pub(super) fn image(&self) -> PathBuf {
+        self.dir.join(format!("{}.save", self.tenant.name))
+    }
+
+    fn xml(&self) -> Xml<'_> {
+        Xml {
+            driver: Driver::Qemu,
+            tenant: self.tenant,
+            dir: &self.dir,
+        }
+    }
+
+    /// The arguments of a call about these things.
+    pub(super) fn args(&self, procedure: &Procedure, flags: i64) -> Vec<(&'static str, Value)> {
+        let mut args = Vec::new();
+        for (field, shape) in &procedure.args {
+            let value = self
+                .special(procedure.name, field)
+                .or_else(|| (*field == "flags" && flags != 0).then_some(Value::Int(flags)))
+                .or_else(|| self.object(procedure.name, shape))
+                .or_else(|| by_name(field, shape))
+                .unwrap_or_else(|| by_shape(shape));
+            args.push((*field, value));
+        }
+        args
+    }
+
+    /// The object of a call, chosen so that a good call does not do harm.
+    fn object(&self, procedure: &str, shape: &Shape) -> Option<Value> {
+        let kind = shape.record()?;
+        let number = match (kind, procedure) {
+            ("domain", "DOMAIN_CREATE" | "DOMAIN_CREATE_WITH_FLAGS") => 0,
+            ("domain", "DOMAIN_UNDEFINE" | "DOMAIN_UNDEFINE_FLAGS") => 5,
+            ("domain", name) if name.contains("SNAPSHOT") || name.contains("CHECKPOINT") => {
+                SNAPSHOTTED
+            }
+            ("domain", _) => 2,
+            ("domain_snapshot" | "domain_checkpoint", _) => SNAPSHOTTED,
+            ("network", "NETWORK_CREATE") => 0,
+            ("network", name) if name.contains("PORT") => 0,
+            ("network", "NETWORK_UNDEFINE") => 3,
+            ("network", _) => 1,
+            (
+                "storage_vol",
+                "STORAGE_VOL_DELETE"
+                | "STORAGE_VOL_WIPE"
+                | "STORAGE_VOL_WIPE_PATTERN"
+                | "STORAGE_VOL_RESIZE"
+                | "STORAGE_VOL_UPLOAD",
+            )
+            | ("secret", "SECRET_UNDEFINE") => 3,
+            ("storage_vol" | "secret", _) => 1,
+            _ => 0,
+        };
+        if kind == "network_port" {
+            let network = self.tenant.object("network", 0, &self.dir);
+            return Some(Value::Record(vec![network, Value::Uuid(self.port)]));
+        }
+        let known = [
+            "domain",
+            "network",
+            "storage",
+            "secret",
+            "nwfilter",
+            "interface",
+        ];
+        known
+            .iter()
+            .any(|known| kind.starts_with(known))
+            .then(|| self.tenant.object(kind, number, &self.dir))
+    }
+
+    /// What a field of one procedure has to be.
+    fn special(&self, procedure: &str, field: &str) -> Option<Value> {
+        let tenant = self.tenant;
+        let name = |kind, number| Some(Value::from(tenant.name(kind, number)));
+        let uuid = |kind, number| Some(Value::Uuid(tenant.uuid(kind, number)));
+        let text = |text: &str| Some(Value::from(text));
+        let path = |path: PathBuf| Some(Value::from(path.display().to_string()));
+        let params = |params: Vec<Value>| Some(Value::List(params));
+        let number = |name: &str, value| Value::Param(name.to_owned(), value);
+        let xml = self.xml();
+        match (procedure, field) {
+            ("DOMAIN_LOOKUP_BY_NAME", "name")
+            | (
+                "DOMAIN_MIGRATE_FINISH" | "DOMAIN_MIGRATE_FINISH2" | "DOMAIN_MIGRATE_FINISH3",
+                "dname",
+            ) => name("domain", 2),
+            ("DOMAIN_LOOKUP_BY_UUID", "uuid") => uuid("domain", 2),
+            ("DOMAIN_LOOKUP_BY_ID", "id") => Some(Value::Int(self.id)),
+            ("DOMAIN_RENAME", "new_name") => name("domain", 4),
+            ("DOMAIN_SNAPSHOT_LOOKUP_BY_NAME", "name") => name("domain_snapshot", 0),
+            ("DOMAIN_CHECKPOINT_LOOKUP_BY_NAME", "name") => name("domain_checkpoint", 0),
+            ("NETWORK_LOOKUP_BY_NAME", "name") => name("network", 1),
+            ("NETWORK_LOOKUP_BY_UUID", "uuid") => uuid("network", 1),
+            ("NETWORK_PORT_LOOKUP_BY_UUID", "uuid") => Some(Value::Uuid(self.port)),
+            ("STORAGE_POOL_LOOKUP_BY_NAME", "name") => name("storage_pool", 0),
+            ("STORAGE_POOL_LOOKUP_BY_UUID", "uuid") => uuid("storage_pool", 0),
+            ("STORAGE_POOL_LOOKUP_BY_TARGET_PATH", "path") => path(tenant.pool_path(&self.dir)),
+            ("STORAGE_VOL_LOOKUP_BY_NAME", "name") => name("storage_vol", 1),
+            ("STORAGE_VOL_LOOKUP_BY_KEY", "key") | ("STORAGE_VOL_LOOKUP_BY_PATH", "path") => {
+                path(tenant.volume_path(1, &self.dir))
+            }
+            ("INTERFACE_LOOKUP_BY_NAME", "name") => name("interface", 0),
+            ("INTERFACE_LOOKUP_BY_MAC_STRING", "mac") => Some(tenant.mac(0).into()),
+            ("NWFILTER_LOOKUP_BY_NAME", "name") => name("nwfilter", 0),
+            ("NWFILTER_LOOKUP_BY_UUID", "uuid") => uuid("nwfilter", 0),
+            ("NWFILTER_BINDING_LOOKUP_BY_PORT_DEV", "name") => name("nwfilter_binding", 0),
+            ("SECRET_LOOKUP_BY_UUID", "uuid") => uuid("secret", 1),
+            ("SECRET_LOOKUP_BY_USAGE", "usageID") => name("secret", 1),
+            ("SECRET_LOOKUP_BY_USAGE", "usageType") => Some(Value::Int(2)),
+            ("NODE_DEVICE_LOOKUP_SCSI_HOST_BY_WWN", "wwnn" | "wwpn") => text("50000000000000ac"),
+            (procedure, "name") if procedure.starts_with("NODE_DEVICE_") => name("node_device", 0),
+
+            ("DOMAIN_CREATE_XML", "xml_desc") => Some(xml.domain(0).into()),
+            ("DOMAIN_DEFINE_XML" | "DOMAIN_DEFINE_XML_FLAGS", "xml")
+            | ("CONNECT_DOMAIN_XML_TO_NATIVE", "domainXml") => Some(xml.domain(2).into()),
+            ("DOMAIN_SAVE_IMAGE_DEFINE_XML", "dxml") => Some(xml.domain(1).into()),
+            ("DOMAIN_SNAPSHOT_CREATE_XML", "xml_desc") => Some(xml.snapshot(SNAPSHOTTED).into()),
+            ("DOMAIN_CHECKPOINT_CREATE_XML", "xml_desc") => {
+                Some(xml.checkpoint(SNAPSHOTTED).into())
+            }
+            ("NETWORK_CREATE_XML" | "NETWORK_CREATE_XML_FLAGS", "xml") => {
+                Some(xml.network(0).into())
+            }
+            ("NETWORK_DEFINE_XML" | "NETWORK_DEFINE_XML_FLAGS", "xml") => {
+                Some(xml.network(1).into())
+            }
+            ("NETWORK_PORT_CREATE_XML", "xml") => text(&self.port_xml),
+            ("STORAGE_POOL_CREATE_XML" | "STORAGE_POOL_DEFINE_XML", "xml") => {
+                Some(xml.pool().into())
+            }
+            ("STORAGE_VOL_CREATE_XML" | "STORAGE_VOL_CREATE_XML_FROM", "xml") => {
+                Some(Xml::volume(&tenant.name("storage_vol", 1)).into())
+            }
+            ("SECRET_DEFINE_XML", "xml") => Some(xml.secret(1).into()),
+            ("NWFILTER_DEFINE_XML" | "NWFILTER_DEFINE_XML_FLAGS", "xml") => {
+                Some(xml.nwfilter().into())
+            }
+            ("NWFILTER_BINDING_CREATE_XML", "xml") => text(&self.binding_xml),
+            ("NODE_DEVICE_CREATE_XML" | "NODE_DEVICE_DEFINE_XML", "xml_desc") => text(MDEV),
+            (_, "xmlCPU" | "xml") if procedure.contains("COMPARE") => text("<cpu/>"),
+            (_, "xmlCPUs") => Some(Value::List(vec!["<cpu/>".into()])),
+
+            ("DOMAIN_RESTORE" | "DOMAIN_RESTORE_FLAGS", "from")
+            | ("DOMAIN_SAVE_IMAGE_GET_XML_DESC" | "DOMAIN_SAVE_IMAGE_DEFINE_XML", "file") => {
+                path(self.image())
+            }
+            ("DOMAIN_RESTORE_PARAMS", "params") => params(vec![text_param(
+                "file",
+                &self.image().display().to_string(),
+            )]),
+            ("DOMAIN_SAVE_PARAMS", "params") => params(vec![text_param("file", "/nonexistent/x")]),
+            (_, "to") => text("/nonexistent/x"),
+
+            (
+                "DOMAIN_SET_SCHEDULER_PARAMETERS" | "DOMAIN_SET_SCHEDULER_PARAMETERS_FLAGS",
+                "params",
+            ) => params(vec![number("cpu_shares", TypedValue::ULLong(1024))]),
+            ("DOMAIN_SET_MEMORY_PARAMETERS", "params") => {
+                params(vec![number("hard_limit", TypedValue::ULLong(1 << 20))])
+            }
+            ("DOMAIN_SET_BLKIO_PARAMETERS", "params") => {
+                params(vec![number("weight", TypedValue::UInt(500))])
+            }
+            ("DOMAIN_SET_NUMA_PARAMETERS", "params") => {
+                params(vec![number("numa_mode", TypedValue::Int(0))])
+            }
+            ("DOMAIN_SET_BLOCK_IO_TUNE", "params") => {
+                params(vec![number("read_bytes_sec", TypedValue::ULLong(1 << 20))])
+            }
+            ("DOMAIN_SET_INTERFACE_PARAMETERS", "params") => {
+                params(vec![number("inbound.average", TypedValue::UInt(1))])
+            }
+            ("DOMAIN_SET_PERF_EVENTS", "params") => params(vec![number("cmt", TypedValue::Int(0))]),
+            ("DOMAIN_SET_IOTHREAD_PARAMS", "params") => {
+                params(vec![number("poll_max_ns", TypedValue::ULLong(1))])
+            }
+            ("DOMAIN_SET_LAUNCH_SECURITY_STATE", "params") => params(vec![
+                text_param("sev-secret", "x"),
+                text_param("sev-secret-header", "x"),
+            ]),
+            ("DOMAIN_BLOCK_COPY", "params") => {
+                params(vec![number("bandwidth", TypedValue::ULLong(1))])
+            }
+            ("DOMAIN_BLOCK_COPY", "destxml") => {
+                text("<disk type='file'><source file='/nonexistent/x'/></disk>")
+            }
+            (procedure, "params") if procedure.starts_with("DOMAIN_MIGRATE_") => {
+                params(vec![text_param(
+                    "destination_name",
+                    &tenant.name("domain", 2),
+                )])
+            }
+            ("NETWORK_PORT_SET_PARAMETERS", "params") => {
+                params(vec![number("inbound.average", TypedValue::UInt(1))])
+            }
+            ("DOMAIN_MEMORY_PEEK", "flags") => Some(Value::Int(1)),
+            ("DOMAIN_SNAPSHOT_CREATE_XML" | "DOMAIN_CHECKPOINT_CREATE_XML", "flags") => {
+                Some(Value::Int(1))
+            }
+            ("DOMAIN_GET_CPU_STATS", "nparams" | "ncpus") => Some(Value::Int(1)),
+            ("DOMAIN_GET_CPU_STATS", "start_cpu") => Some(Value::Int(-1)),
+            ("DOMAIN_GET_BLOCK_IO_TUNE", "disk") => text("vda"),
+            ("CONNECT_FIND_STORAGE_POOL_SOURCES", "type") => text("dir"),
+            ("CONNECT_GET_CPU_MODEL_NAMES", "arch") => text("x86_64"),
+            ("DOMAIN_SET_USER_PASSWORD", _) if field != "dom" && field != "flags" => text("x"),
+            ("SECRET_SET_VALUE", "value") => Some(Value::Bytes(b"value".to_vec())),
+            _ => None,
+        }
+    }
+}
+
+/// What a node device is made from.
+const MDEV: &str = "<device><parent>computer</parent>\
+    <capability type='mdev'><type id='none'/></capability></device>";
+
+/// What fields of this name have to be.
+fn by_name(field: &str, shape: &Shape) -> Option<Value> {
+    Some(match (field, shape) {
+        (
+            "need_results" | "nvcpus" | "maxinfo" | "ncpumaps" | "maplen" | "pid_value" | "signum"
+            | "iothread_id" | "iothreads_id" | "seconds" | "threshold" | "memory" | "bandwidth"
+            | "cellCount" | "maxcells" | "need_map" | "need_online",
+            Shape::Word(_) | Shape::Long(_),
+        ) => Value::Int(1),
+        ("size" | "capacity" | "length", _) => Value::Int(1 << 21),
+        ("maxnames" | "maxids" | "maxuuids" | "maxStats" | "maxerrors", _) => Value::Int(200),
+        ("nparams", _) => Value::Int(16),
+        ("cpumap", Shape::Bytes) => Value::Bytes(vec![1]),
+        ("cpumap", Shape::Text) => "0".into(),
+        ("keycodes", _) => Value::List(vec![Value::Int(30)]),
+        ("pages", _) => Value::List(vec![Value::Int(4)]),
+        ("path" | "disk" | "dev", Shape::Text) => "vda".into(),
+        ("mac", Shape::Text) => "52:54:00:00:00:01".into(),
+        _ => return None,
+    })
+}
+
+fn by_shape(shape: &Shape) -> Value {
+    match shape {
+        Shape::Text => "x".into(),
+        _ => Value::Nil,
+    }
+}
+
+/// The flags with which a procedure is to be called: those that its permissions depend on, and
+/// none.
+pub(super) fn flags(procedure: &Procedure) -> Vec<i64> {
+    let mut all = vec![0];
+    for condition in procedure.acl.split("flags&").skip(1) {
+        let (mask, rest) = condition.split_once("==").unwrap();
+        let mask = number(mask);
+        let value = number(rest.split(']').next().unwrap());
+        all.push(value);
+        // One bit of the mask alone, by which the condition does not hold.
+        all.extend([1, 2].into_iter().filter(|bit| mask & bit != 0));
+    }
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn number(text: &str) -> i64 {
+    text.strip_prefix("0x")
+        .map_or_else(|| text.parse(), |hex| i64::from_str_radix(hex, 16))
+        .unwrap()
+}
+
+/// Puts back what a good call may have taken away, by a client that may do all.
+pub(super) fn repair(root: &mut Caller, procedure: &str, things: &Things) {
+    let (tenant, xml) = (things.tenant, things.xml());
+    let object = |kind, number| tenant.object(kind, number, &things.dir);
+    let mut make = |procedure: &str, args: &[(&str, Value)]| {
+        // What was not taken away cannot be made again, which is as good.
+        let _there = root.call(procedure, args);
+    };
+    match procedure {
+        "DOMAIN_UNDEFINE" | "DOMAIN_UNDEFINE_FLAGS" => {
+            make("DOMAIN_DEFINE_XML", &[("xml", xml.domain(5).into())]);
+        }
+        "DOMAIN_SNAPSHOT_DELETE" => make(
+            "DOMAIN_SNAPSHOT_CREATE_XML",
+            &[
+                ("dom", object("domain", SNAPSHOTTED)),
+                ("xml_desc", xml.snapshot(SNAPSHOTTED).into()),
+                ("flags", Value::Int(1)),
+            ],
+        ),
+        "NETWORK_UNDEFINE" => make("NETWORK_DEFINE_XML", &[("xml", xml.network(3).into())]),
+        "NETWORK_PORT_DELETE" => make(
+            "NETWORK_PORT_CREATE_XML",
+            &[
+                ("network", object("network", 0)),
+                ("xml", things.port_xml.as_str().into()),
+            ],
+        ),
+        "NWFILTER_BINDING_DELETE" => make(
+            "NWFILTER_BINDING_CREATE_XML",
+            &[("xml", things.binding_xml.as_str().into())],
+        ),
+        "STORAGE_POOL_DESTROY" => {
+            make(
+                "STORAGE_POOL_CREATE",
+                &[("pool", object("storage_pool", 0))],
+            );
+        }
+        "STORAGE_VOL_DELETE" => make(
+            "STORAGE_VOL_CREATE_XML",
+            &[
+                ("pool", object("storage_pool", 0)),
+                ("xml", Xml::volume(&tenant.name("storage_vol", 3)).into()),
+            ],
+        ),
+        "SECRET_UNDEFINE" => make("SECRET_DEFINE_XML", &[("xml", xml.secret(3).into())]),
+        _ => {}
+    }
+}
