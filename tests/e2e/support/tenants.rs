@@ -95,7 +95,6 @@ impl Tenant {
     pub(crate) fn object(self, kind: &str, number: usize, dir: &Path) -> Value {
         let name = || Value::from(self.name(kind, number));
         let uuid = || Value::Uuid(self.uuid(kind, number));
-        let dom = || self.object("domain", number, dir);
         Value::Record(match kind {
             "domain" => vec![name(), uuid(), Value::Int(-1)],
             "network" | "storage_pool" | "nwfilter" => vec![name(), uuid()],
@@ -107,7 +106,8 @@ impl Tenant {
             "secret" => vec![uuid(), Value::Int(CEPH), name()],
             "nwfilter_binding" => vec![name(), self.name("nwfilter", 0).into()],
             "interface" => vec![name(), self.mac(number).into()],
-            "domain_snapshot" | "domain_checkpoint" => vec![name(), dom()],
+            "domain_snapshot" => vec![name(), self.object("domain", SNAPSHOTTED, dir)],
+            "domain_checkpoint" => vec![name(), self.object("domain", CHECKPOINTED, dir)],
             "node_device" => vec![name()],
             other => panic!("tenants have no {other}"),
         })
@@ -189,21 +189,20 @@ impl Xml<'_> {
         )
     }
 
-    /// A disk for every domain, and for the first one an interface that makes a port and a binding.
+    /// A disk for every domain, and for the first one an interface that makes a binding.
     fn devices(&self, number: usize) -> String {
         let Self { tenant, dir, .. } = self;
         let disk = tenant.volume_path(number, dir);
         let interface = if number == 0 {
             format!(
-                "<interface type='network'>
+                "<interface type='bridge'>
       <mac address='52:54:00:{:02x}:01:00'/>
-      <source network='{}' portid='{}'/>
+      <source bridge='{}'/>
       <target dev='{}'/>
       <filterref filter='{}'/>
     </interface>",
                 tenant.number,
-                tenant.name("network", 0),
-                uuid_text(tenant.uuid("network_port", 0)),
+                tenant.name("interface", 0),
                 tenant.name("nwfilter_binding", 0),
                 tenant.name("nwfilter", 0),
             )
@@ -241,6 +240,22 @@ impl Xml<'_> {
             bridge = tenant.name("interface", number),
             mac = tenant.mac(number),
             net = tenant.number,
+        )
+    }
+
+    /// A port of the first network, kept for a domain that has no use for it.
+    pub(crate) fn network_port(&self) -> String {
+        let tenant = self.tenant;
+        format!(
+            "<networkport>
+  <uuid>{uuid}</uuid>
+  <owner><name>{owner}</name><uuid>{owner_uuid}</uuid></owner>
+  <mac address='52:54:00:{number:02x}:02:00'/>
+</networkport>",
+            uuid = uuid_text(tenant.uuid("network_port", 0)),
+            owner = tenant.name("domain", 0),
+            owner_uuid = uuid_text(tenant.uuid("domain", 0)),
+            number = tenant.number,
         )
     }
 
@@ -289,28 +304,30 @@ impl Xml<'_> {
     }
 
     /// A snapshot of a domain as it is given back to libvirt.
-    pub(crate) fn snapshot(&self, number: usize) -> String {
-        let name = self.tenant.name("domain_snapshot", number);
+    pub(crate) fn snapshot(&self) -> String {
+        let name = self.tenant.name("domain_snapshot", 0);
         format!(
             "<domainsnapshot><name>{name}</name><state>shutoff</state>\
              <creationTime>1</creationTime>{}</domainsnapshot>",
-            self.domain(number)
+            self.domain(SNAPSHOTTED)
         )
     }
 
     /// A checkpoint likewise.
-    pub(crate) fn checkpoint(&self, number: usize) -> String {
-        let name = self.tenant.name("domain_checkpoint", number);
+    pub(crate) fn checkpoint(&self) -> String {
+        let name = self.tenant.name("domain_checkpoint", 0);
         format!(
             "<domaincheckpoint><name>{name}</name><creationTime>1</creationTime>\
              <disks><disk name='vda' checkpoint='no'/></disks>{}</domaincheckpoint>",
-            self.domain(number)
+            self.domain(CHECKPOINTED)
         )
     }
 }
 
-/// The domain that has a snapshot and a checkpoint; it does not run.
+/// The domain that has a snapshot, and the one that has a checkpoint: libvirt wants no domain to
+/// have both. They do not run.
 pub(crate) const SNAPSHOTTED: usize = 3;
+pub(crate) const CHECKPOINTED: usize = 4;
 
 /// Makes everything of a tenant that is not there, by a client that may do all.
 #[track_caller]
@@ -368,23 +385,30 @@ pub(crate) fn settle(caller: &mut Caller, driver: Driver, tenant: Tenant, size: 
             &[("dom", dom), ("flags", Value::Int(paused))],
         );
     }
-    let redefine = i64::from(qemu);
-    let dom = || object("domain", SNAPSHOTTED);
+    // As ones that were there before, of which the snapshot is the current one.
+    let redefine = if qemu { 3 } else { 0 };
     make(
         "DOMAIN_SNAPSHOT_CREATE_XML",
         &[
-            ("dom", dom()),
-            ("xml_desc", xml.snapshot(SNAPSHOTTED).into()),
-            ("flags", redefine.into()),
+            ("dom", object("domain", SNAPSHOTTED)),
+            ("xml_desc", xml.snapshot().into()),
+            ("flags", Value::Int(redefine)),
         ],
     );
     if qemu {
         make(
             "DOMAIN_CHECKPOINT_CREATE_XML",
             &[
-                ("dom", dom()),
-                ("xml_desc", xml.checkpoint(SNAPSHOTTED).into()),
-                ("flags", redefine.into()),
+                ("dom", object("domain", CHECKPOINTED)),
+                ("xml_desc", xml.checkpoint().into()),
+                ("flags", Value::Int(1)),
+            ],
+        );
+        make(
+            "NETWORK_PORT_CREATE_XML",
+            &[
+                ("network", object("network", 0)),
+                ("xml", xml.network_port().into()),
             ],
         );
     }

@@ -54,6 +54,7 @@ impl Writer {
             TypedValue::LLong(value) => self.u32(3).u64(value.cast_unsigned()),
             TypedValue::ULLong(value) => self.u32(4).u64(*value),
             TypedValue::Double(value) => self.u32(5).u64(*value),
+            TypedValue::Boolean(value) => self.u32(6).u32(u32::from(*value)),
             TypedValue::String(value) => self.u32(7).string(value),
         }
     }
@@ -133,7 +134,8 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn typed_value(&mut self) -> TypedValue {
         match self.u32() {
-            1 | 6 => TypedValue::Int(self.i32()),
+            1 => TypedValue::Int(self.i32()),
+            6 => TypedValue::Boolean(self.i32() != 0),
             2 => TypedValue::UInt(self.u32()),
             3 => TypedValue::LLong(self.u64().cast_signed()),
             4 => TypedValue::ULLong(self.u64()),
@@ -148,7 +150,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The value of a typed parameter (a boolean is an `Int`).
+/// The value of a typed parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TypedValue {
     Int(i32),
@@ -157,5 +159,6 @@ pub(crate) enum TypedValue {
     ULLong(u64),
     /// By its bits, which can be compared.
     Double(u64),
+    Boolean(bool),
     String(String),
 }

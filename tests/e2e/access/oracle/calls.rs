@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::support::caller::Caller;
 use crate::support::table::{Procedure, program};
-use crate::support::tenants::{Driver, SNAPSHOTTED, Tenant, Xml, text_param};
+use crate::support::tenants::{CHECKPOINTED, Driver, SNAPSHOTTED, Tenant, Xml, text_param};
 use crate::support::value::{Shape, Value};
 use crate::support::xdr::TypedValue;
 
@@ -39,36 +39,21 @@ pub(super) fn excluded(procedure: &Procedure) -> Option<&'static str> {
 pub(super) struct Things {
     pub(super) tenant: Tenant,
     pub(super) dir: PathBuf,
-    /// What the daemon has given: the UUID of a port, the id of the domain 0.
-    pub(super) port: [u8; 16],
-    pub(super) id: i64,
-    pub(super) port_xml: String,
-    pub(super) binding_xml: String,
+    /// What the daemon has given: the id of the domain 0, the binding of its interface.
+    id: i64,
+    binding_xml: String,
 }
 
 impl Things {
     /// As they are found by a client that may do all.
     pub(super) fn find(root: &mut Caller, tenant: Tenant, dir: PathBuf) -> Self {
-        let object = |kind, number| tenant.object(kind, number, &dir);
-        let network = ("network", object("network", 0));
-        let results = || ("need_results", Value::Int(1));
-        let ports = root.call("NETWORK_LIST_ALL_PORTS", &[network, results()]);
-        let port = ports.unwrap()[0].list()[0].clone();
-        let port_xml = root.call("NETWORK_PORT_GET_XML_DESC", &[("port", port.clone())]);
-        let binding = object("nwfilter_binding", 0);
-        let binding_xml = root.call("NWFILTER_BINDING_GET_XML_DESC", &[("nwfilter", binding)]);
-        let name = tenant.name("domain", 0).into();
-        let domain = root
-            .call("DOMAIN_LOOKUP_BY_NAME", &[("name", name)])
-            .unwrap();
-        let Value::Uuid(port) = *port.field(1) else {
-            panic!("a port has a UUID: {port:?}");
-        };
+        let binding = ("nwfilter", tenant.object("nwfilter_binding", 0, &dir));
+        let binding_xml = root.call("NWFILTER_BINDING_GET_XML_DESC", &[binding]);
+        let name = ("name", tenant.name("domain", 0).into());
+        let domain = root.call("DOMAIN_LOOKUP_BY_NAME", &[name]);
         Self {
             tenant,
-            port,
-            id: domain[0].field(2).int(),
-            port_xml: port_xml.unwrap()[0].text().to_owned(),
+            id: domain.unwrap()[0].field(2).int(),
             binding_xml: binding_xml.unwrap()[0].text().to_owned(),
             dir,
         }
@@ -92,7 +77,7 @@ impl Things {
         let mut args = Vec::new();
         for (field, shape) in &procedure.args {
             let value = self
-                .special(procedure.name, field)
+                .special(procedure.name, field, flags)
                 .or_else(|| (*field == "flags" && flags != 0).then_some(Value::Int(flags)))
                 .or_else(|| self.object(procedure.name, shape))
                 .or_else(|| by_name(field, shape))
@@ -108,11 +93,9 @@ impl Things {
         let number = match (kind, procedure) {
             ("domain", "DOMAIN_CREATE" | "DOMAIN_CREATE_WITH_FLAGS") => 0,
             ("domain", "DOMAIN_UNDEFINE" | "DOMAIN_UNDEFINE_FLAGS") => 5,
-            ("domain", name) if name.contains("SNAPSHOT") || name.contains("CHECKPOINT") => {
-                SNAPSHOTTED
-            }
+            ("domain", name) if name.contains("SNAPSHOT") => SNAPSHOTTED,
+            ("domain", name) if name.contains("CHECKPOINT") => CHECKPOINTED,
             ("domain", _) => 2,
-            ("domain_snapshot" | "domain_checkpoint", _) => SNAPSHOTTED,
             ("network", "NETWORK_CREATE") => 0,
             ("network", name) if name.contains("PORT") => 0,
             ("network", "NETWORK_UNDEFINE") => 3,
@@ -129,10 +112,6 @@ impl Things {
             ("storage_vol" | "secret", _) => 1,
             _ => 0,
         };
-        if kind == "network_port" {
-            let network = self.tenant.object("network", 0, &self.dir);
-            return Some(Value::Record(vec![network, Value::Uuid(self.port)]));
-        }
         let known = [
             "domain",
             "network",
@@ -148,7 +127,7 @@ impl Things {
     }
 
     /// What a field of one procedure has to be.
-    fn special(&self, procedure: &str, field: &str) -> Option<Value> {
+    fn special(&self, procedure: &str, field: &str, flags: i64) -> Option<Value> {
         let tenant = self.tenant;
         let name = |kind, number| Some(Value::from(tenant.name(kind, number)));
         let uuid = |kind, number| Some(Value::Uuid(tenant.uuid(kind, number)));
@@ -170,7 +149,7 @@ impl Things {
             ("DOMAIN_CHECKPOINT_LOOKUP_BY_NAME", "name") => name("domain_checkpoint", 0),
             ("NETWORK_LOOKUP_BY_NAME", "name") => name("network", 1),
             ("NETWORK_LOOKUP_BY_UUID", "uuid") => uuid("network", 1),
-            ("NETWORK_PORT_LOOKUP_BY_UUID", "uuid") => Some(Value::Uuid(self.port)),
+            ("NETWORK_PORT_LOOKUP_BY_UUID", "uuid") => uuid("network_port", 0),
             ("STORAGE_POOL_LOOKUP_BY_NAME", "name") => name("storage_pool", 0),
             ("STORAGE_POOL_LOOKUP_BY_UUID", "uuid") => uuid("storage_pool", 0),
             ("STORAGE_POOL_LOOKUP_BY_TARGET_PATH", "path") => path(tenant.pool_path(&self.dir)),
@@ -192,18 +171,17 @@ impl Things {
             ("DOMAIN_CREATE_XML", "xml_desc") => Some(xml.domain(0).into()),
             ("DOMAIN_DEFINE_XML" | "DOMAIN_DEFINE_XML_FLAGS", "xml")
             | ("CONNECT_DOMAIN_XML_TO_NATIVE", "domainXml") => Some(xml.domain(2).into()),
+            (_, "dom_xml") => Some(xml.domain(2).into()),
             ("DOMAIN_SAVE_IMAGE_DEFINE_XML", "dxml") => Some(xml.domain(1).into()),
-            ("DOMAIN_SNAPSHOT_CREATE_XML", "xml_desc") => Some(xml.snapshot(SNAPSHOTTED).into()),
-            ("DOMAIN_CHECKPOINT_CREATE_XML", "xml_desc") => {
-                Some(xml.checkpoint(SNAPSHOTTED).into())
-            }
+            ("DOMAIN_SNAPSHOT_CREATE_XML", "xml_desc") => Some(xml.snapshot().into()),
+            ("DOMAIN_CHECKPOINT_CREATE_XML", "xml_desc") => Some(xml.checkpoint().into()),
             ("NETWORK_CREATE_XML" | "NETWORK_CREATE_XML_FLAGS", "xml") => {
                 Some(xml.network(0).into())
             }
             ("NETWORK_DEFINE_XML" | "NETWORK_DEFINE_XML_FLAGS", "xml") => {
                 Some(xml.network(1).into())
             }
-            ("NETWORK_PORT_CREATE_XML", "xml") => text(&self.port_xml),
+            ("NETWORK_PORT_CREATE_XML", "xml") => Some(xml.network_port().into()),
             ("STORAGE_POOL_CREATE_XML" | "STORAGE_POOL_DEFINE_XML", "xml") => {
                 Some(xml.pool().into())
             }
@@ -263,19 +241,17 @@ impl Things {
             ("DOMAIN_BLOCK_COPY", "destxml") => {
                 text("<disk type='file'><source file='/nonexistent/x'/></disk>")
             }
-            (procedure, "params") if procedure.starts_with("DOMAIN_MIGRATE_") => {
-                params(vec![text_param(
-                    "destination_name",
-                    &tenant.name("domain", 2),
-                )])
-            }
+            (procedure, "params") if procedure.starts_with("DOMAIN_MIGRATE_") => params(vec![
+                text_param("destination_name", &tenant.name("domain", 2)),
+                text_param("destination_xml", &xml.domain(2)),
+            ]),
             ("NETWORK_PORT_SET_PARAMETERS", "params") => {
                 params(vec![number("inbound.average", TypedValue::UInt(1))])
             }
             ("DOMAIN_MEMORY_PEEK", "flags") => Some(Value::Int(1)),
-            ("DOMAIN_SNAPSHOT_CREATE_XML" | "DOMAIN_CHECKPOINT_CREATE_XML", "flags") => {
-                Some(Value::Int(1))
-            }
+            // Redefine; the current one.
+            ("DOMAIN_SNAPSHOT_CREATE_XML", "flags") => Some(Value::Int(3 | flags)),
+            ("DOMAIN_CHECKPOINT_CREATE_XML", "flags") if flags == 0 => Some(Value::Int(1)),
             ("DOMAIN_GET_CPU_STATS", "nparams" | "ncpus") => Some(Value::Int(1)),
             ("DOMAIN_GET_CPU_STATS", "start_cpu") => Some(Value::Int(-1)),
             ("DOMAIN_GET_BLOCK_IO_TUNE", "disk") => text("vda"),
@@ -360,8 +336,8 @@ pub(super) fn repair(root: &mut Caller, procedure: &str, things: &Things) {
             "DOMAIN_SNAPSHOT_CREATE_XML",
             &[
                 ("dom", object("domain", SNAPSHOTTED)),
-                ("xml_desc", xml.snapshot(SNAPSHOTTED).into()),
-                ("flags", Value::Int(1)),
+                ("xml_desc", xml.snapshot().into()),
+                ("flags", Value::Int(3)),
             ],
         ),
         "NETWORK_UNDEFINE" => make("NETWORK_DEFINE_XML", &[("xml", xml.network(3).into())]),
@@ -369,7 +345,7 @@ pub(super) fn repair(root: &mut Caller, procedure: &str, things: &Things) {
             "NETWORK_PORT_CREATE_XML",
             &[
                 ("network", object("network", 0)),
-                ("xml", things.port_xml.as_str().into()),
+                ("xml", xml.network_port().into()),
             ],
         ),
         "NWFILTER_BINDING_DELETE" => make(

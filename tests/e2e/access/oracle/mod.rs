@@ -4,8 +4,8 @@
 mod calls;
 mod rules;
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write};
 use std::path::Path;
 use std::thread;
 
@@ -13,9 +13,13 @@ use calls::{Things, excluded, flags, repair};
 
 use crate::support::account::Account;
 use crate::support::caller::Caller;
+use crate::support::policy::{every_route_to, listeners};
+use crate::support::proxy::{Proxy, ProxyBuilder};
 use crate::support::system::System;
 use crate::support::table::{Procedure, procedures};
-use crate::support::tenants::{ACME, Driver, GLOBEX, IDENTITIES, Size, Tenant, account, settle};
+use crate::support::tenants::{
+    ACME, Driver, GLOBEX, IDENTITIES, Size, Tenant, account, identities, settle,
+};
 use crate::support::value::Value;
 use crate::support::wire::{RpcError, status};
 
@@ -47,6 +51,22 @@ impl Outcome {
             Some(88) => Self::Denied,
             Some(code) if ABSENT.contains(&code) => Self::Absent,
             code => Self::Allowed(code),
+        }
+    }
+}
+
+impl Outcome {
+    /// Whether it was done.
+    fn is_good(&self) -> bool {
+        *self == Self::Allowed(None)
+    }
+
+    /// Whether both were let through, and met the same fault if any, or both were not: libvirt says
+    /// of what is hidden that access is denied, and we say that it is not there.
+    fn same_decision(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Denied, other) => *other == Self::Denied || *other == Self::Absent,
+            _ => self == other,
         }
     }
 }
@@ -132,8 +152,12 @@ fn in_list(values: &[Value], things: &Things) -> String {
         .map(|value| format!("{value:?}"))
         .collect();
     lines.sort();
-    let (dir, port) = (&*things.dir.to_string_lossy(), format!("{:?}", things.port));
-    lines.join("\n").replace(dir, "DIR").replace(&port, "PORT")
+    lines
+        .join(
+            "
+",
+        )
+        .replace(&*things.dir.to_string_lossy(), "DIR")
 }
 
 /// Saves the domain 1 into an image, and starts it again.
@@ -150,26 +174,125 @@ fn save(root: &mut Caller, tenant: Tenant, dir: &Path) {
         .unwrap();
 }
 
+/// Calls that we refuse and libvirt does not, or not before something else is wrong with them.
+const STRICTER: [(&[&str], &str); 5] = [
+    (
+        &[
+            "CONNECT_DOMAIN_XML_FROM_NATIVE",
+            "DOMAIN_ATTACH",
+            "DOMAIN_MIGRATE_FINISH",
+            "DOMAIN_MIGRATE_PREPARE",
+            "DOMAIN_SEND_PROCESS_SIGNAL",
+            "INTERFACE_CHANGE_BEGIN",
+            "INTERFACE_CHANGE_COMMIT",
+            "INTERFACE_CHANGE_ROLLBACK",
+            "INTERFACE_CREATE",
+            "INTERFACE_DEFINE_XML",
+            "INTERFACE_DESTROY",
+            "INTERFACE_UNDEFINE",
+        ],
+        "libvirt's driver does not have it, and asks nobody",
+    ),
+    (
+        &[
+            "CONNECT_DOMAIN_MONITOR_EVENT_DEREGISTER",
+            "DOMAIN_MIGRATE_PREPARE_TUNNEL",
+            "DOMAIN_MIGRATE_PREPARE_TUNNEL3",
+            "DOMAIN_MIGRATE_PREPARE_TUNNEL3_PARAMS",
+            "DOMAIN_SET_PERF_EVENTS",
+            "NODE_DEVICE_CREATE",
+            "NODE_DEVICE_CREATE_XML",
+            "NODE_DEVICE_DEFINE_XML",
+            "NODE_DEVICE_DETACH_FLAGS",
+            "NODE_DEVICE_DETTACH",
+        ],
+        "libvirt finds another fault before it asks",
+    ),
+    (
+        &["DOMAIN_GET_SECURITY_LABEL_LIST"],
+        "libvirt answers with an empty list whoever may not see it",
+    ),
+    (
+        &["NODE_DEVICE_GET_PARENT"],
+        "libvirt takes the answer from the look-up, which asks for less",
+    ),
+    (
+        &["NODE_DEVICE_LOOKUP_SCSI_HOST_BY_WWN"],
+        "libvirt does not ask where it finds nothing",
+    ),
+];
+
+/// The reason why we may refuse what libvirt does not.
+fn stricter(procedure: &str) -> Option<&'static str> {
+    let mut rows = STRICTER.iter();
+    rows.find(|(procedures, _)| procedures.contains(&procedure))
+        .map(|(_, reason)| *reason)
+}
+
+/// The proxy before a daemon that lets everybody do everything.
+fn before(system: &System) -> Proxy {
+    ProxyBuilder::new(|dir| {
+        listeners(dir, "")
+            + &identities()
+            + &every_route_to(&system.socket(), "")
+            + &rules::for_us()
+    })
+    .start()
+}
+
 #[test]
-fn what_libvirts_own_access_driver_says() {
-    let direct = System::with_polkit(&rules::for_polkit());
-    let verdicts = ask_all(&direct, |account| direct.caller(account, URI));
-    let mut rows: BTreeMap<(&str, i64), Vec<String>> = BTreeMap::new();
-    for ((who, procedure, whose, flags), (outcome, _)) in &verdicts {
-        rows.entry((procedure, *flags))
-            .or_default()
-            .push(format!("{who}/{whose}={outcome}"));
-    }
-    for procedure in asked() {
-        for flags in flags(procedure) {
-            eprintln!(
-                "{} {flags} {} :: {}",
-                procedure.name,
-                rows[&(procedure.name, flags)].join(" "),
-                procedure.acl
-            );
+fn what_is_allowed_and_listed_is_what_libvirts_own_access_driver_says() {
+    let (libvirts, ours) = thread::scope(|scope| {
+        let libvirts = scope.spawn(|| {
+            let system = System::with_polkit(&rules::for_polkit());
+            ask_all(&system, |account| system.caller(account, URI))
+        });
+        let system = System::start();
+        let proxy = before(&system);
+        let ours = ask_all(&system, |account| {
+            Caller::opened_as(account, &proxy.socket(), URI)
+        });
+        (libvirts.join().unwrap(), ours)
+    });
+    let (mut differences, mut reasons) = (String::new(), BTreeMap::<_, BTreeSet<_>>::new());
+    for (question, (theirs, their_list)) in &libvirts {
+        let (who, procedure, whose, flags) = question;
+        let (outcome, list) = &ours[question];
+        if theirs.same_decision(outcome) && their_list == list {
+            continue;
+        }
+        match stricter(procedure) {
+            Some(reason) if matches!(theirs, Outcome::Allowed(_)) && !outcome.is_good() => {
+                reasons.entry(reason).or_default().insert(*procedure);
+            }
+            _ => writeln!(
+                differences,
+                "{procedure} (flags {flags}) by {who} on {whose}'s: libvirt {theirs}, \
+                 ours {outcome}\n  libvirt's list {their_list:?}\n  our list       {list:?}"
+            )
+            .unwrap(),
         }
     }
-    eprintln!("{}", rules::for_us());
-    let _ = thread::current();
+    for (reason, procedures) in reasons {
+        println!("stricter, as {reason}: {procedures:?}");
+    }
+    assert!(differences.is_empty(), "\n{differences}");
+    assert_telling(&libvirts);
+}
+
+/// Shows that the oracle has said both yes and no to enough procedures to tell anything.
+fn assert_telling(libvirts: &BTreeMap<Question, Verdict>) {
+    let of = |wanted: fn(&Outcome) -> bool| -> BTreeSet<&str> {
+        let verdicts = libvirts.iter().filter(|(_, (outcome, _))| wanted(outcome));
+        verdicts.map(|((_, procedure, ..), _)| *procedure).collect()
+    };
+    let allowed = of(|outcome| matches!(outcome, Outcome::Allowed(_)));
+    let denied = of(|outcome| *outcome == Outcome::Denied);
+    let both = allowed.intersection(&denied).count();
+    println!(
+        "{} questions on {} procedures, of which {both} were both allowed and denied",
+        libvirts.len(),
+        allowed.union(&denied).count(),
+    );
+    assert!(both >= 250, "only {both}");
 }
