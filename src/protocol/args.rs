@@ -156,15 +156,52 @@ impl SaslReply<'_> {
     }
 }
 
-/// A value of a typed parameter; the kinds that identities have.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A value of a typed parameter (`virTypedParameterType`).
+#[derive(Debug, Clone, PartialEq)]
 pub enum ParamValue<'a> {
+    /// `int`.
+    I32(i32),
+    /// `unsigned int`.
+    U32(u32),
     /// `long long`.
     I64(i64),
     /// `unsigned long long`.
     U64(u64),
+    /// `double`.
+    F64(f64),
+    /// Boolean.
+    Bool(bool),
     /// String.
     Text(Cow<'a, str>),
+}
+
+impl<'a> ParamValue<'a> {
+    /// Reads one: the word that says its kind, and the value.
+    pub fn decode(reader: &mut Reader<'a>) -> Result<Self, XdrError> {
+        Ok(match reader.u32()? {
+            1 => Self::I32(reader.i32()?),
+            2 => Self::U32(reader.u32()?),
+            3 => Self::I64(reader.i64()?),
+            4 => Self::U64(reader.u64()?),
+            5 => Self::F64(f64::from_bits(reader.u64()?)),
+            6 => Self::Bool(reader.present()?),
+            7 => Self::Text(reader.string(STRING)?.into()),
+            kind => return Err(XdrError::UnknownKind(kind)),
+        })
+    }
+
+    /// Writes one.
+    pub fn encode(&self, writer: &mut Writer<'_>) {
+        match self {
+            Self::I32(value) => writer.u32(1).i32(*value),
+            Self::U32(value) => writer.u32(2).u32(*value),
+            Self::I64(value) => writer.u32(3).i64(*value),
+            Self::U64(value) => writer.u32(4).u64(*value),
+            Self::F64(value) => writer.u32(5).u64(value.to_bits()),
+            Self::Bool(value) => writer.u32(6).u32((*value).into()),
+            Self::Text(value) => writer.u32(7).string(value),
+        };
+    }
 }
 
 /// Writes the arguments of `CONNECT_SET_IDENTITY`: typed parameters, and no flags. Parameters over
@@ -174,11 +211,7 @@ pub fn encode_identity(params: &[(&str, ParamValue<'_>)], writer: &mut Writer<'_
     writer.u32(u32::try_from(params.len()).unwrap_or(0));
     for (field, value) in params {
         writer.string(field);
-        match value {
-            ParamValue::I64(value) => writer.u32(3).i64(*value),
-            ParamValue::U64(value) => writer.u32(4).u64(*value),
-            ParamValue::Text(value) => writer.u32(7).string(value),
-        };
+        value.encode(writer);
     }
     writer.u32(0);
 }
@@ -234,5 +267,34 @@ mod tests {
             \0\0\0\x09user-name\0\0\0\0\0\0\x07\0\0\0\x01u\0\0\0\
             \0\0\0\0";
         assert_eq!(payload, expected);
+    }
+
+    #[test]
+    fn values_of_every_kind_are_read_as_they_were_written() {
+        let values = [
+            (ParamValue::I32(-1), 1),
+            (ParamValue::U32(u32::MAX), 2),
+            (ParamValue::I64(i64::MIN), 3),
+            (ParamValue::U64(u64::MAX), 4),
+            (ParamValue::F64(-0.5), 5),
+            (ParamValue::Bool(true), 6),
+            (ParamValue::Text("ä".into()), 7),
+        ];
+        for (value, kind) in values {
+            let mut bytes = Vec::new();
+            value.encode(&mut Writer::new(&mut bytes));
+            assert_eq!(bytes.get(..4), Some(&[0, 0, 0, kind][..]));
+            let mut reader = Reader::new(&bytes);
+            let read = ParamValue::decode(&mut reader);
+            assert_eq!((read, reader.finish()), (Ok(value), Ok(())));
+        }
+        for kind in [0, 8] {
+            let bytes = [0, 0, 0, kind, 0, 0, 0, 0];
+            let mut reader = Reader::new(&bytes);
+            let read = ParamValue::decode(&mut reader);
+            assert_eq!(read, Err(XdrError::UnknownKind(kind.into())));
+        }
+        let mut truth = Reader::new(&[0, 0, 0, 6, 0, 0, 0, 2]);
+        assert_eq!(ParamValue::decode(&mut truth), Err(XdrError::NotBoolean(2)));
     }
 }

@@ -6,6 +6,9 @@
 //! - [`xdr`]: bounded cursor and writer over slices.
 //! - [`args`]: arguments and replies of the few calls that the proxy reads or makes itself.
 //! - [`table`]: one static row per procedure of the five programs.
+//! - [`shape`]: of what types a payload is made.
+//! - [`object`]: domains, networks, … as they travel.
+//! - [`payload`]: any payload read by its shape: fields, objects, edits that keep the rest.
 //! - [`fault`]: errors as libvirt error replies.
 
 pub mod args;
@@ -13,5 +16,8 @@ pub mod fault;
 pub mod frame;
 pub mod header;
 pub mod limits;
+pub mod object;
+pub mod payload;
+pub mod shape;
 pub mod table;
 pub mod xdr;

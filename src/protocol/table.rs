@@ -2,6 +2,7 @@
 //! `procedures.tsv` (libvirt 11.3's interface definitions, checked against running daemons).
 
 use super::header::{Procedure, Program};
+use super::shape::Field;
 
 /// What libvirt says of one procedure.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,6 +21,10 @@ pub struct ProcedureInfo {
     pub acl: &'static [Rule],
     /// Permission that each object in the reply needs to be left in.
     pub filter: Option<Rule>,
+    /// What its call carries, or the event.
+    pub args: &'static [Field],
+    /// What its reply carries.
+    pub ret: &'static [Field],
 }
 
 /// Who sends it.
@@ -78,6 +83,7 @@ pub struct Condition {
     reason = "each generated module says which program it names"
 )]
 mod generated {
+    use super::super::shape::{Field, Shape, types};
     use super::{Condition, Kind, Priority, Procedure, ProcedureInfo, Rule, Stream};
 
     include!(concat!(env!("OUT_DIR"), "/procedures.rs"));

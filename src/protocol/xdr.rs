@@ -20,8 +20,14 @@ pub enum XdrError {
     NotText,
     /// An optional or a boolean is neither 0 nor 1.
     NotBoolean(u32),
+    /// The bytes that fill up to the next word are not zero.
+    Padding,
+    /// The kind of a typed parameter's value is none of libvirt's.
+    UnknownKind(u32),
     /// Bytes are left over after the last value.
     Trailing(usize),
+    /// A reply that was to be filtered holds no list of objects.
+    NoList,
 }
 
 impl fmt::Display for XdrError {
@@ -31,6 +37,9 @@ impl fmt::Display for XdrError {
             Self::TooLong { length, cap } => write!(f, "length {length} is over the cap of {cap}"),
             Self::NotText => f.write_str("a string is not text"),
             Self::NotBoolean(word) => write!(f, "{word} is not a boolean"),
+            Self::Padding => f.write_str("padding is not zero"),
+            Self::UnknownKind(kind) => write!(f, "{kind} is not a kind of parameter"),
+            Self::NoList => f.write_str("there is no list to filter"),
             Self::Trailing(count) => write!(f, "{count} bytes are left over"),
         }
     }
@@ -51,7 +60,14 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
-    fn take(&mut self, count: usize) -> Result<&'a [u8], XdrError> {
+    /// Bytes that have not been read yet.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// The next `count` bytes as they are.
+    pub fn take(&mut self, count: usize) -> Result<&'a [u8], XdrError> {
         let (taken, rest) = self
             .rest
             .split_at_checked(count)
@@ -62,17 +78,32 @@ impl<'a> Reader<'a> {
 
     /// An unsigned word.
     pub fn u32(&mut self) -> Result<u32, XdrError> {
-        let (word, rest) = self
-            .rest
-            .split_first_chunk::<4>()
-            .ok_or(XdrError::Truncated)?;
-        self.rest = rest;
-        Ok(u32::from_be_bytes(*word))
+        self.fixed().map(u32::from_be_bytes)
     }
 
     /// A signed word.
     pub fn i32(&mut self) -> Result<i32, XdrError> {
         self.u32().map(u32::cast_signed)
+    }
+
+    /// An unsigned double word.
+    pub fn u64(&mut self) -> Result<u64, XdrError> {
+        self.fixed().map(u64::from_be_bytes)
+    }
+
+    /// A signed double word.
+    pub fn i64(&mut self) -> Result<i64, XdrError> {
+        self.fixed().map(i64::from_be_bytes)
+    }
+
+    /// `N` bytes of fixed opaque data; `N` is a multiple of four.
+    pub fn fixed<const N: usize>(&mut self) -> Result<[u8; N], XdrError> {
+        let (data, rest) = self
+            .rest
+            .split_first_chunk::<N>()
+            .ok_or(XdrError::Truncated)?;
+        self.rest = rest;
+        Ok(*data)
     }
 
     /// A length word of at most `cap`.
@@ -88,7 +119,10 @@ impl<'a> Reader<'a> {
     pub fn opaque(&mut self, cap: usize) -> Result<&'a [u8], XdrError> {
         let count = self.length(cap)?;
         let data = self.take(count)?;
-        self.take(padding(count))?;
+        let filler = self.take(padding(count))?;
+        if filler.iter().any(|byte| *byte != 0) {
+            return Err(XdrError::Padding);
+        }
         Ok(data)
     }
 
@@ -172,9 +206,14 @@ impl<'a> Writer<'a> {
     /// A string. The proxy's own strings are short, and what it repeats of a client's was bounded
     /// when it was read; a string over 4 GiB cannot occur and would be cut.
     pub fn string(&mut self, value: &str) -> &mut Self {
+        self.opaque(value.as_bytes())
+    }
+
+    /// Opaque data, under 4 GiB as strings are.
+    pub fn opaque(&mut self, value: &[u8]) -> &mut Self {
         let count = u32::try_from(value.len()).unwrap_or(u32::MAX);
         self.u32(count);
-        self.out.extend_from_slice(value.as_bytes());
+        self.out.extend_from_slice(value);
         self.out
             .extend(std::iter::repeat_n(0, padding(value.len())));
         self
@@ -230,6 +269,26 @@ mod tests {
             Reader::new(&[0, 0, 0, 1, b'a', 0, 0]).string(8),
             Err(XdrError::Truncated)
         );
+    }
+
+    #[test]
+    fn a_pad_byte_that_is_not_zero_is_refused() {
+        for pad in [[1, 0, 0], [0, 0, 1]] {
+            let bytes = [&[0, 0, 0, 1, b'a'][..], &pad].concat();
+            assert_eq!(Reader::new(&bytes).opaque(8), Err(XdrError::Padding));
+        }
+    }
+
+    #[test]
+    fn double_words_are_read_as_they_were_written() {
+        let mut out = Vec::new();
+        Writer::new(&mut out).u64(u64::MAX - 1).i64(-2).opaque(b"z");
+        let mut reader = Reader::new(&out);
+        assert_eq!(reader.u64(), Ok(u64::MAX - 1));
+        assert_eq!(reader.i64(), Ok(-2));
+        assert_eq!(reader.remaining(), 8);
+        assert_eq!(reader.opaque(1), Ok(&b"z"[..]));
+        assert_eq!(reader.i64(), Err(XdrError::Truncated));
     }
 
     #[test]

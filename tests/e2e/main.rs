@@ -32,6 +32,7 @@ mod remote;
 mod routing;
 mod sasl;
 mod selftest;
+mod shapes;
 mod streams;
 mod support;
 mod tls;

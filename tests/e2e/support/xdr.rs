@@ -28,6 +28,17 @@ impl Writer {
         self
     }
 
+    /// Bytes that are XDR already.
+    pub(crate) fn raw(mut self, bytes: &[u8]) -> Self {
+        self.bytes.extend(bytes);
+        self
+    }
+
+    /// What another writer has written.
+    pub(crate) fn then(self, other: Self) -> Self {
+        self.raw(&other.bytes)
+    }
+
     pub(crate) fn string(self, value: &str) -> Self {
         self.opaque(value.as_bytes())
     }
