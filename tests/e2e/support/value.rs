@@ -4,7 +4,7 @@
 use super::xdr::{Reader, TypedValue, Writer};
 
 /// The fields of the records that occur in calls and lists.
-const RECORDS: [(&str, &str); 17] = [
+const RECORDS: [(&str, &str); 14] = [
     ("domain", "name:string uuid:uuid id:i32"),
     ("network", "name:string uuid:uuid"),
     ("network_port", "net:network uuid:uuid"),
@@ -26,12 +26,6 @@ const RECORDS: [(&str, &str); 17] = [
         "iface:string expirytime:i64 type:i32 mac:string? iaid:string? ipaddr:string prefix:u32 \
          hostname:string? clientid:string?",
     ),
-    (
-        "domain_event_lifecycle_msg",
-        "dom:domain event:i32 detail:i32",
-    ),
-    ("domain_event_reboot_msg", "dom:domain"),
-    ("domain_event_balloon_change_msg", "dom:domain actual:u64"),
 ];
 
 /// What a field holds.

@@ -115,6 +115,7 @@ impl Things {
         let known = [
             "domain",
             "network",
+            "node_device",
             "storage",
             "secret",
             "nwfilter",
@@ -166,7 +167,7 @@ impl Things {
             ("SECRET_LOOKUP_BY_USAGE", "usageID") => name("secret", 1),
             ("SECRET_LOOKUP_BY_USAGE", "usageType") => Some(Value::Int(2)),
             ("NODE_DEVICE_LOOKUP_SCSI_HOST_BY_WWN", "wwnn" | "wwpn") => text("50000000000000ac"),
-            (procedure, "name") if procedure.starts_with("NODE_DEVICE_") => name("node_device", 0),
+            ("NODE_DEVICE_LOOKUP_BY_NAME", "name") => name("node_device", 0),
 
             ("DOMAIN_CREATE_XML", "xml_desc") => Some(xml.domain(0).into()),
             ("DOMAIN_DEFINE_XML" | "DOMAIN_DEFINE_XML_FLAGS", "xml")
