@@ -34,8 +34,8 @@ const SIZE: Size = Size {
 /// What one call came to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Outcome {
-    /// It was done, or failed for another reason than who asked: with the code of the error.
-    Allowed(Option<i32>),
+    /// It was done, or failed for another reason than who asked: with the error's code and text.
+    Allowed(Option<(i32, String)>),
     /// Access denied.
     Denied,
     /// There is no such thing.
@@ -50,7 +50,7 @@ impl Outcome {
         match error.map(|error| error.code) {
             Some(88) => Self::Denied,
             Some(code) if ABSENT.contains(&code) => Self::Absent,
-            code => Self::Allowed(code),
+            _ => Self::Allowed(error.map(|error| (error.code, error.message.clone()))),
         }
     }
 }
@@ -66,6 +66,8 @@ impl Outcome {
     fn same_decision(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Denied, other) => *other == Self::Denied || *other == Self::Absent,
+            // Texts name directories, which differ.
+            (Self::Allowed(Some((code, _))), Self::Allowed(Some((other, _)))) => code == other,
             _ => self == other,
         }
     }
@@ -74,8 +76,8 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Allowed(None) => write!(f, "ok"),
-            Self::Allowed(Some(code)) => write!(f, "ok/{code}"),
+            Self::Allowed(None) => write!(f, "allowed"),
+            Self::Allowed(Some((code, text))) => write!(f, "allowed, but {code}: {text:?}"),
             Self::Denied => write!(f, "denied"),
             Self::Absent => write!(f, "absent"),
         }
@@ -129,7 +131,9 @@ fn ask(client: &mut Caller, procedure: &Procedure, things: &Things, flags: i64) 
     if answer.status == status::ERROR {
         return (Outcome::of(Some(&answer.error())), None);
     }
-    let list = (procedure.filter != "-").then(|| procedure.reply(&answer.body).unwrap());
+    // The number of a registration is no list.
+    let lists = procedure.filter != "-" && !procedure.name.contains("EVENT_REGISTER");
+    let list = lists.then(|| procedure.reply(&answer.body).unwrap());
     let list = list.map(|values| in_list(&values, things));
     (Outcome::of(None), list)
 }
