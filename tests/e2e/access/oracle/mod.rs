@@ -132,7 +132,7 @@ fn ask(client: &mut Caller, procedure: &Procedure, things: &Things, flags: i64) 
         return (Outcome::of(Some(&answer.error())), None);
     }
     // The number of a registration is no list.
-    let lists = procedure.filter != "-" && !procedure.name.contains("EVENT_REGISTER");
+    let lists = procedure.filter != "-" && !procedure.name.contains("REGISTER");
     let list = lists.then(|| procedure.reply(&answer.body).unwrap());
     let list = list.map(|values| in_list(&values, things));
     (Outcome::of(None), list)
