@@ -26,6 +26,12 @@ pub(crate) const GLOBEX: Tenant = Tenant {
     number: 0xb6,
 };
 
+/// Who has nothing. A name and UUIDs of its are as long as those of [`GLOBEX`]'s.
+pub(crate) const NOBODY: Tenant = Tenant {
+    name: "nobody",
+    number: 0xe7,
+};
+
 /// Which driver has the tenants' things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Driver {
@@ -75,7 +81,8 @@ impl Tenant {
             "domain_checkpoint" => format!("{tenant}-check"),
             // Those are of the host, which both have.
             "node_device" if self == ACME => "computer".to_owned(),
-            "node_device" => "net_lo_00_00_00_00_00_00".to_owned(),
+            "node_device" if self == GLOBEX => "net_lo_00_00_00_00_00_00".to_owned(),
+            "node_device" => "net_no_00_00_00_00_00_00".to_owned(),
             other => panic!("tenants have no {other}"),
         }
     }
@@ -127,14 +134,49 @@ impl Tenant {
         format!("52:54:00:{:02x}:00:{number:02x}", self.number)
     }
 
-    /// What tells of this tenant: its name, and the beginning of its UUIDs as text and as bytes.
-    pub(crate) fn marks(self) -> [Vec<u8>; 3] {
-        let byte = format!("{:02x}", self.number);
-        [
-            self.name.into(),
-            byte.repeat(4).into_bytes(),
-            vec![self.number; 4],
-        ]
+    /// Whether `bytes` tell of this tenant: they have its name, or one of its UUIDs as text or as
+    /// bytes.
+    pub(crate) fn is_in(self, bytes: &[u8]) -> bool {
+        let text = format!("{:02x}", self.number).repeat(4).into_bytes();
+        [self.name.as_bytes(), &text, &[self.number; 4]]
+            .iter()
+            .any(|mark| bytes.windows(mark.len()).any(|window| window == *mark))
+    }
+}
+
+/// What was said of a tenant, as it would be of [`NOBODY`]: with the other names, UUIDs and addresses
+/// in place of its own.
+pub(crate) fn as_nobody(tenant: Tenant, said: &[u8]) -> Vec<u8> {
+    let mut said = said.to_vec();
+    for kind in KINDS {
+        for number in 0..10 {
+            let [from, to] = [tenant, NOBODY].map(|tenant| tenant.uuid(kind, number));
+            replace(&mut said, &from, &to);
+            replace(
+                &mut said,
+                uuid_text(from).as_bytes(),
+                uuid_text(to).as_bytes(),
+            );
+        }
+    }
+    for number in 0..10 {
+        let [from, to] = [tenant, NOBODY].map(|tenant| tenant.mac(number));
+        replace(&mut said, from.as_bytes(), to.as_bytes());
+    }
+    let [from, to] = [tenant, NOBODY].map(|tenant| tenant.name("node_device", 0));
+    replace(&mut said, from.as_bytes(), to.as_bytes());
+    replace(&mut said, tenant.name.as_bytes(), NOBODY.name.as_bytes());
+    said
+}
+
+/// Replaces every occurrence of `from` by `to`, which is as long.
+fn replace(bytes: &mut [u8], from: &[u8], to: &[u8]) {
+    assert_eq!(from.len(), to.len());
+    let mut start = 0;
+    while let Some(place) = bytes[start..].windows(from.len()).position(|it| it == from) {
+        start += place;
+        bytes[start..start + to.len()].copy_from_slice(to);
+        start += to.len();
     }
 }
 

@@ -4,7 +4,7 @@
 use super::xdr::{Reader, TypedValue, Writer};
 
 /// The fields of the records that occur in calls and lists.
-const RECORDS: [(&str, &str); 14] = [
+const RECORDS: [(&str, &str); 15] = [
     ("domain", "name:string uuid:uuid id:i32"),
     ("network", "name:string uuid:uuid"),
     ("network_port", "net:network uuid:uuid"),
@@ -17,6 +17,11 @@ const RECORDS: [(&str, &str); 14] = [
     ("secret", "uuid:uuid usageType:i32 usageID:string"),
     ("domain_checkpoint", "name:string dom:domain"),
     ("domain_snapshot", "name:string dom:domain"),
+    (
+        "error",
+        "code:i32 domain:i32 message:string? level:i32 dom:domain? str1:string? str2:string? \
+         str3:string? int1:i32 int2:i32 net:network?",
+    ),
     (
         "domain_stats_record",
         "dom:domain params:typed_param[]<262144>",

@@ -1,7 +1,6 @@
 //! The oracle: libvirt's own access driver, by polkit. The same rules are written for it and for
 //! this proxy, and the same calls are made as several users, directly and through the proxy.
 
-mod calls;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,8 +8,7 @@ use std::fmt::{self, Write};
 use std::path::Path;
 use std::thread;
 
-use calls::{Things, excluded, flags, repair};
-
+use super::calls::{Things, excluded, flags, repair};
 use crate::support::account::Account;
 use crate::support::caller::Caller;
 use crate::support::policy::{every_route_to, listeners};
@@ -98,7 +96,8 @@ fn ask_all(system: &System, connect: impl Fn(&Account) -> Caller) -> BTreeMap<Qu
         settle(&mut root, Driver::Qemu, tenant, SIZE, dir);
         save(&mut root, tenant, dir);
     }
-    let things = [ACME, GLOBEX].map(|tenant| Things::find(&mut root, tenant, dir.to_path_buf()));
+    let things = [ACME, GLOBEX]
+        .map(|tenant| Things::find(&mut root, Driver::Qemu, tenant, dir.to_path_buf()));
     let mut verdicts = BTreeMap::new();
     for (who, _) in IDENTITIES {
         let mut client = connect(&account(who));

@@ -1,18 +1,20 @@
-//! The calls that the oracle is asked about: every procedure, with arguments that get as far as the
-//! question who may do it, and that leave the scene as it was.
+//! A call of every procedure: with arguments about a tenant's things that get as far as the question
+//! who may do it, and that leave the scene as it was.
 
 use std::path::PathBuf;
 
 use crate::support::caller::Caller;
 use crate::support::table::{Procedure, program};
-use crate::support::tenants::{CHECKPOINTED, Driver, SNAPSHOTTED, Tenant, Xml, text_param};
+use crate::support::tenants::{
+    CHECKPOINTED, Driver, NOBODY, SNAPSHOTTED, Tenant, Xml, as_nobody, text_param,
+};
 use crate::support::value::{Shape, Value};
 use crate::support::xdr::TypedValue;
 
 /// The last procedure that libvirt 9.0.0 knows.
 const NEWEST: i32 = 443;
 
-/// Why a call cannot be asked about.
+/// Why a procedure is not called.
 pub(super) fn excluded(procedure: &Procedure) -> Option<&'static str> {
     if procedure.program == program::REMOTE && procedure.number > NEWEST {
         return Some("this libvirtd does not know it");
@@ -36,7 +38,9 @@ pub(super) fn excluded(procedure: &Procedure) -> Option<&'static str> {
 }
 
 /// The things of a tenant that calls are about, on one daemon.
+#[derive(Clone, Debug)]
 pub(super) struct Things {
+    pub(super) driver: Driver,
     pub(super) tenant: Tenant,
     pub(super) dir: PathBuf,
     /// What the daemon has given: the id of the domain 0, the binding of its interface.
@@ -46,16 +50,34 @@ pub(super) struct Things {
 
 impl Things {
     /// As they are found by a client that may do all.
-    pub(super) fn find(root: &mut Caller, tenant: Tenant, dir: PathBuf) -> Self {
-        let binding = ("nwfilter", tenant.object("nwfilter_binding", 0, &dir));
-        let binding_xml = root.call("NWFILTER_BINDING_GET_XML_DESC", &[binding]);
+    pub(super) fn find(root: &mut Caller, driver: Driver, tenant: Tenant, dir: PathBuf) -> Self {
         let name = ("name", tenant.name("domain", 0).into());
-        let domain = root.call("DOMAIN_LOOKUP_BY_NAME", &[name]);
+        let domain = root.call("DOMAIN_LOOKUP_BY_NAME", &[name]).unwrap();
+        let binding = ("nwfilter", tenant.object("nwfilter_binding", 0, &dir));
+        let binding_xml = match driver {
+            Driver::Test => String::new(),
+            Driver::Qemu => {
+                let xml = root.call("NWFILTER_BINDING_GET_XML_DESC", &[binding]);
+                xml.unwrap()[0].text().to_owned()
+            }
+        };
         Self {
+            driver,
             tenant,
-            id: domain.unwrap()[0].field(2).int(),
-            binding_xml: binding_xml.unwrap()[0].text().to_owned(),
+            id: domain[0].field(2).int(),
+            binding_xml,
             dir,
+        }
+    }
+
+    /// The like of these that nobody has.
+    pub(super) fn of_nobody(&self) -> Self {
+        let binding_xml = as_nobody(self.tenant, self.binding_xml.as_bytes());
+        Self {
+            tenant: NOBODY,
+            id: 4711,
+            binding_xml: String::from_utf8(binding_xml).unwrap(),
+            ..self.clone()
         }
     }
 
@@ -66,7 +88,7 @@ impl Things {
 
     fn xml(&self) -> Xml<'_> {
         Xml {
-            driver: Driver::Qemu,
+            driver: self.driver,
             tenant: self.tenant,
             dir: &self.dir,
         }

@@ -1,0 +1,198 @@
+//! What a tenant tries on another: nothing of it may be done, nor be told from what is not there.
+
+use std::fmt::Write;
+
+use super::calls::{Things, excluded, repair};
+use super::host::{Host, SMALL, WAYS, Way};
+use super::said::{said, said_as_of_nobody};
+use crate::support::caller::Caller;
+use crate::support::table::{Procedure, procedures};
+use crate::support::tenants::{ACME, Driver, GLOBEX};
+use crate::support::value::Value;
+
+/// Calls that kill the daemon if they are made of an own domain.
+const DEADLY: [&str; 2] = [
+    "DOMAIN_MIGRATE_PERFORM3_PARAMS",
+    "DOMAIN_MIGRATE_PREPARE3_PARAMS",
+];
+
+/// The procedures that are called.
+fn called() -> impl Iterator<Item = &'static Procedure> {
+    procedures().iter().filter(|procedure| {
+        procedure.is_call
+            && excluded(procedure).is_none()
+            // The number of a registration tells how many there are.
+            && !procedure.name.contains("REGISTER")
+    })
+}
+
+/// `own` with one of the names, UUIDs … in it taken from `other`, and the reverse: every way to mix
+/// two objects of one kind.
+fn mixtures(own: &Value, other: &Value) -> Vec<Value> {
+    let places = leaves(own);
+    let mut mixtures = Vec::new();
+    for (base, from) in [(own, other), (other, own)] {
+        for place in 0..places {
+            let (mut mixture, mut left) = (base.clone(), place);
+            set_leaf(&mut mixture, from, &mut left);
+            mixtures.push(mixture);
+        }
+    }
+    mixtures
+}
+
+fn leaves(value: &Value) -> usize {
+    match value {
+        Value::Record(fields) => fields.iter().map(leaves).sum(),
+        _ => 1,
+    }
+}
+
+/// Takes the leaf number `left` from `from`.
+fn set_leaf(value: &mut Value, from: &Value, left: &mut usize) -> bool {
+    if let (Value::Record(fields), Value::Record(others)) = (&mut *value, from) {
+        let mut pairs = fields.iter_mut().zip(others);
+        return pairs.any(|(field, other)| set_leaf(field, other, left));
+    }
+    if *left > 0 {
+        *left -= 1;
+        return false;
+    }
+    value.clone_from(from);
+    true
+}
+
+/// Everything of a tenant as the daemon has it, for a comparison.
+fn everything(root: &mut Caller, things: &Things) -> String {
+    let mut text = String::new();
+    for name in LOOKS {
+        let procedure = crate::support::table::procedure(name);
+        let args = things.args(procedure, 0);
+        let answer = root.call_raw(procedure, procedure.body(&args));
+        writeln!(text, "{name}: {}", said(procedure, &answer)).unwrap();
+    }
+    let lists = [
+        "CONNECT_LIST_ALL_DOMAINS",
+        "CONNECT_LIST_ALL_NETWORKS",
+        "CONNECT_LIST_ALL_STORAGE_POOLS",
+        "CONNECT_LIST_ALL_NWFILTERS",
+        "CONNECT_LIST_ALL_SECRETS",
+    ];
+    for list in lists {
+        let Ok(values) = root.call(list, &[("need_results", Value::Int(1))]) else {
+            continue;
+        };
+        let mut lines: Vec<_> = values[0]
+            .list()
+            .iter()
+            .map(|it| format!("{it:?}"))
+            .collect();
+        lines.retain(|line| line.contains(things.tenant.name));
+        lines.sort();
+        writeln!(text, "{list}: {}", lines.join(" ")).unwrap();
+    }
+    text
+}
+
+/// Calls that show the state of things.
+const LOOKS: [&str; 26] = [
+    "DOMAIN_GET_XML_DESC",
+    "DOMAIN_GET_STATE",
+    "DOMAIN_GET_AUTOSTART",
+    "DOMAIN_GET_INFO",
+    "DOMAIN_IS_PERSISTENT",
+    "DOMAIN_LIST_ALL_SNAPSHOTS",
+    "DOMAIN_SNAPSHOT_GET_XML_DESC",
+    "DOMAIN_SNAPSHOT_IS_CURRENT",
+    "DOMAIN_LIST_ALL_CHECKPOINTS",
+    "NETWORK_GET_XML_DESC",
+    "NETWORK_GET_AUTOSTART",
+    "NETWORK_IS_ACTIVE",
+    "NETWORK_LIST_ALL_PORTS",
+    "NETWORK_PORT_GET_XML_DESC",
+    "NETWORK_PORT_GET_PARAMETERS",
+    "STORAGE_POOL_GET_XML_DESC",
+    "STORAGE_POOL_GET_AUTOSTART",
+    "STORAGE_POOL_IS_ACTIVE",
+    "STORAGE_POOL_LIST_ALL_VOLUMES",
+    "STORAGE_VOL_GET_XML_DESC",
+    "STORAGE_VOL_GET_INFO",
+    "SECRET_GET_XML_DESC",
+    "SECRET_GET_VALUE",
+    "NWFILTER_GET_XML_DESC",
+    "NWFILTER_BINDING_GET_XML_DESC",
+    "DOMAIN_GET_MAX_MEMORY",
+];
+
+/// Makes every call about globex's things as acme, whole and mixed with acme's own, and shows that
+/// each is answered as if nobody had them, and that they are as they were.
+fn try_everything(driver: Driver, way: Way) {
+    let mut host = Host::start(driver, SMALL);
+    let dir = host.dir().to_path_buf();
+    let [own, theirs] =
+        [ACME, GLOBEX].map(|tenant| Things::find(host.root(), driver, tenant, dir.clone()));
+    let nobodys = theirs.of_nobody();
+    let before = everything(host.root(), &theirs);
+    let mut client = host.caller("acme", way);
+    let mut told = String::new();
+    let mut calls = 0;
+    let mut compare = |procedure: &Procedure, what: &str, theirs: &[u8], nobodys: &[u8]| {
+        let of_them = client.call_raw(procedure, theirs.to_vec());
+        let of_nobody = client.call_raw(procedure, nobodys.to_vec());
+        let of_them = said_as_of_nobody(procedure, &of_them, GLOBEX);
+        let of_nobody = said(procedure, &of_nobody);
+        calls += 1;
+        if of_them != of_nobody {
+            writeln!(
+                told,
+                "{} {what}:\n  of globex {of_them}\n  of nobody {of_nobody}",
+                procedure.name
+            )
+            .unwrap();
+        }
+    };
+    for procedure in called() {
+        let [own_args, their_args, nobody_args] =
+            [&own, &theirs, &nobodys].map(|things| things.args(procedure, 0));
+        // The number of a running domain, which has no likeness.
+        if procedure.name != "DOMAIN_LOOKUP_BY_ID" {
+            let [theirs, nobodys] = [&their_args, &nobody_args].map(|args| procedure.body(args));
+            compare(procedure, "whole", &theirs, &nobodys);
+        }
+        if DEADLY.contains(&procedure.name) {
+            continue;
+        }
+        for (place, (field, value)) in own_args.iter().enumerate() {
+            if !matches!(value, Value::Record(_)) {
+                continue;
+            }
+            let theirs = mixtures(value, &their_args[place].1);
+            let nobodys = mixtures(value, &nobody_args[place].1);
+            for (theirs, nobodys) in theirs.into_iter().zip(nobodys) {
+                let what = format!("with {field} {theirs:?}");
+                let with = |value| {
+                    let mut args = own_args.clone();
+                    args[place].1 = value;
+                    procedure.body(&args)
+                };
+                compare(procedure, &what, &with(theirs), &with(nobodys));
+                repair(host.root(), procedure.name, &own);
+            }
+        }
+    }
+    assert!(told.is_empty(), "\n{told}");
+    assert!(calls > 1000, "only {calls} calls");
+    assert_eq!(before, everything(host.root(), &theirs));
+}
+
+#[test]
+fn every_call_on_anothers_things_is_answered_as_if_they_were_not_there() {
+    try_everything(Driver::Qemu, Way::Unix);
+}
+
+#[test]
+fn so_it_is_where_the_driver_finds_things_by_their_names() {
+    for way in WAYS {
+        try_everything(Driver::Test, way);
+    }
+}

@@ -1,0 +1,1 @@
+//! Each client sees its own.
