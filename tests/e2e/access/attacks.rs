@@ -21,8 +21,10 @@ fn called() -> impl Iterator<Item = &'static Procedure> {
     procedures().iter().filter(|procedure| {
         procedure.is_call
             && excluded(procedure).is_none()
-            // The number of a registration tells how many there are.
+            // The number of a registration tells how many there are, and the time that a domain
+            // of the test driver has used goes on.
             && !procedure.name.contains("REGISTER")
+            && procedure.name != "DOMAIN_GET_INFO"
     })
 }
 
@@ -95,11 +97,10 @@ fn everything(root: &mut Caller, things: &Things) -> String {
 }
 
 /// Calls that show the state of things.
-const LOOKS: [&str; 26] = [
+const LOOKS: [&str; 25] = [
     "DOMAIN_GET_XML_DESC",
     "DOMAIN_GET_STATE",
     "DOMAIN_GET_AUTOSTART",
-    "DOMAIN_GET_INFO",
     "DOMAIN_IS_PERSISTENT",
     "DOMAIN_LIST_ALL_SNAPSHOTS",
     "DOMAIN_SNAPSHOT_GET_XML_DESC",
@@ -134,55 +135,69 @@ fn try_everything(driver: Driver, way: Way) {
     let nobodys = theirs.of_nobody();
     let before = everything(host.root(), &theirs);
     let mut client = host.caller("acme", way);
-    let mut told = String::new();
-    let mut calls = 0;
-    let mut compare = |procedure: &Procedure, what: &str, theirs: &[u8], nobodys: &[u8]| {
-        let of_them = client.call_raw(procedure, theirs.to_vec());
-        let of_nobody = client.call_raw(procedure, nobodys.to_vec());
-        let of_them = said_as_of_nobody(procedure, &of_them, GLOBEX);
-        let of_nobody = said(procedure, &of_nobody);
-        calls += 1;
-        if of_them != of_nobody {
-            writeln!(
-                told,
-                "{} {what}:\n  of globex {of_them}\n  of nobody {of_nobody}",
-                procedure.name
-            )
-            .unwrap();
-        }
-    };
+    let (mut told, mut calls) = (String::new(), 0);
     for procedure in called() {
-        let [own_args, their_args, nobody_args] =
-            [&own, &theirs, &nobodys].map(|things| things.args(procedure, 0));
-        // The number of a running domain, which has no likeness.
-        if procedure.name != "DOMAIN_LOOKUP_BY_ID" {
-            let [theirs, nobodys] = [&their_args, &nobody_args].map(|args| procedure.body(args));
-            compare(procedure, "whole", &theirs, &nobodys);
-        }
-        if DEADLY.contains(&procedure.name) {
-            continue;
-        }
-        for (place, (field, value)) in own_args.iter().enumerate() {
-            if !matches!(value, Value::Record(_)) {
-                continue;
-            }
-            let theirs = mixtures(value, &their_args[place].1);
-            let nobodys = mixtures(value, &nobody_args[place].1);
-            for (theirs, nobodys) in theirs.into_iter().zip(nobodys) {
-                let what = format!("with {field} {theirs:?}");
-                let with = |value| {
-                    let mut args = own_args.clone();
-                    args[place].1 = value;
-                    procedure.body(&args)
-                };
-                compare(procedure, &what, &with(theirs), &with(nobodys));
+        for [what, of_theirs, of_nobodys] in attempts(procedure, &own, &theirs, &nobodys) {
+            let mut ask = |body| {
+                let answer = client.call_raw(procedure, body);
                 repair(host.root(), procedure.name, &own);
+                answer
+            };
+            let of_theirs = said_as_of_nobody(procedure, &ask(of_theirs), GLOBEX);
+            let of_nobodys = said(procedure, &ask(of_nobodys));
+            calls += 1;
+            if of_theirs != of_nobodys {
+                let what = String::from_utf8(what).unwrap();
+                writeln!(
+                    told,
+                    "{} {what}:\n  of globex {of_theirs}\n  of nobody {of_nobodys}",
+                    procedure.name
+                )
+                .unwrap();
             }
         }
     }
     assert!(told.is_empty(), "\n{told}");
     assert!(calls > 1000, "only {calls} calls");
     assert_eq!(before, everything(host.root(), &theirs));
+}
+
+/// The ways to call a procedure about another's things, each with its likeness about nobody's: what
+/// it is, and the two bodies.
+fn attempts(
+    procedure: &Procedure,
+    own: &Things,
+    theirs: &Things,
+    nobodys: &Things,
+) -> Vec<[Vec<u8>; 3]> {
+    let mut attempts = Vec::new();
+    let [own, theirs, nobodys] = [own, theirs, nobodys].map(|things| things.args(procedure, 0));
+    // The number of a running domain has no likeness.
+    if procedure.name != "DOMAIN_LOOKUP_BY_ID" {
+        let bodies = [&theirs, &nobodys].map(|args| procedure.body(args));
+        let [theirs, nobodys] = bodies;
+        attempts.push([b"whole".to_vec(), theirs, nobodys]);
+    }
+    if DEADLY.contains(&procedure.name) {
+        return attempts;
+    }
+    for (place, (field, value)) in own.iter().enumerate() {
+        if !matches!(value, Value::Record(_)) {
+            continue;
+        }
+        let theirs = mixtures(value, &theirs[place].1);
+        let nobodys = mixtures(value, &nobodys[place].1);
+        for (theirs, nobodys) in theirs.into_iter().zip(nobodys) {
+            let what = format!("with {field} {theirs:?}");
+            let with = |value| {
+                let mut args = own.clone();
+                args[place].1 = value;
+                procedure.body(&args)
+            };
+            attempts.push([what.into_bytes(), with(theirs), with(nobodys)]);
+        }
+    }
+    attempts
 }
 
 #[test]

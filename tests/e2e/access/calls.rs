@@ -230,6 +230,8 @@ impl Things {
             )]),
             ("DOMAIN_SAVE_PARAMS", "params") => params(vec![text_param("file", "/nonexistent/x")]),
             (_, "to") => text("/nonexistent/x"),
+            // Which is none.
+            (_, "callbackID") => Some(Value::Int(-1)),
 
             (
                 "DOMAIN_SET_SCHEDULER_PARAMETERS" | "DOMAIN_SET_SCHEDULER_PARAMETERS_FLAGS",
