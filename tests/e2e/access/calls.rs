@@ -357,6 +357,14 @@ pub(super) fn repair(root: &mut Caller, procedure: &str, things: &Things) {
         "DOMAIN_UNDEFINE" | "DOMAIN_UNDEFINE_FLAGS" => {
             make("DOMAIN_DEFINE_XML", &[("xml", xml.domain(5).into())]);
         }
+        "DOMAIN_ADD_IOTHREAD" => make(
+            "DOMAIN_DEL_IOTHREAD",
+            &[("dom", object("domain", 2)), ("iothread_id", Value::Int(1))],
+        ),
+        "DOMAIN_DEL_IOTHREAD" => make(
+            "DOMAIN_ADD_IOTHREAD",
+            &[("dom", object("domain", 2)), ("iothread_id", Value::Int(1))],
+        ),
         "DOMAIN_SNAPSHOT_DELETE" => make(
             "DOMAIN_SNAPSHOT_CREATE_XML",
             &[

@@ -23,6 +23,7 @@ script!(CONSOLE, "console.py");
 script!(DESCRIPTORS, "descriptors.py");
 script!(EVENTS, "events.py");
 script!(HALTED_DOWNLOADS, "halted_downloads.py");
+script!(LISTS, "lists.py");
 script!(OUTSTANDING, "outstanding.py");
 script!(PARALLEL, "parallel.py");
 script!(SCRIPT_OF_CALLS, "script_of_calls.py");
