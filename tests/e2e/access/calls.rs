@@ -194,6 +194,8 @@ impl Things {
             ("DOMAIN_CREATE_XML", "xml_desc") => Some(xml.domain(0).into()),
             ("DOMAIN_DEFINE_XML" | "DOMAIN_DEFINE_XML_FLAGS", "xml")
             | ("CONNECT_DOMAIN_XML_TO_NATIVE", "domainXml") => Some(xml.domain(2).into()),
+            // Without it, the daemon dies.
+            ("DOMAIN_MIGRATE_PERFORM3_PARAMS", "dconnuri") => text("qemu:///nonexistent"),
             (_, "dom_xml") => Some(xml.domain(2).into()),
             ("DOMAIN_SAVE_IMAGE_DEFINE_XML", "dxml") => Some(xml.domain(1).into()),
             ("DOMAIN_SNAPSHOT_CREATE_XML", "xml_desc") => Some(xml.snapshot().into()),

@@ -50,7 +50,7 @@ for network in conn.listAllNetworks():
     say("network", name, network.UUIDString(), network.isActive(), network.bridgeName())
     say("network-found", conn.networkLookupByName(name).UUIDString(), name)
     say("network-xml", name, *network.XMLDesc().split())
-    for port in may(network.listAllPorts):
+    for port in may(network.listAllPorts) if network.isActive() else []:
         say("port", name, port.UUIDString())
 for name in conn.listNetworks() + conn.listDefinedNetworks():
     say("network-name", name)
