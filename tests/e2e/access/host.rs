@@ -1,5 +1,6 @@
 //! A host of two tenants with the proxy before it, and its clients by both ways.
 
+use std::cell::{RefCell, RefMut};
 use std::path::{Path, PathBuf};
 
 use crate::support::caller::Caller;
@@ -37,7 +38,7 @@ pub(super) struct Host {
     port: u16,
     pki: Pki,
     /// The state of the test driver lasts as long as a connection.
-    root: Caller,
+    root: RefCell<Caller>,
     pub(super) system: System,
 }
 
@@ -46,12 +47,16 @@ impl Host {
     /// monitor reads, and the operator operates domains.
     #[track_caller]
     pub(super) fn start(driver: Driver, size: Size) -> Self {
-        Self::with_access(driver, size, &usual_access())
+        Self::with_access(driver, size, |_| usual_access())
     }
 
-    /// With another section `access`.
+    /// With another section `access`, which is written for the daemon's directory.
     #[track_caller]
-    pub(super) fn with_access(driver: Driver, size: Size, access: &str) -> Self {
+    pub(super) fn with_access(
+        driver: Driver,
+        size: Size,
+        access: impl FnOnce(&Path) -> String,
+    ) -> Self {
         let system = System::start();
         let mut root = Caller::opened(&system.socket(), uri(driver));
         for tenant in [ACME, GLOBEX] {
@@ -65,14 +70,14 @@ impl Host {
                 made.client(identity, "ca", "");
             }
             pki = Some(made);
-            policy(dir, &system.socket(), port, access)
+            policy(dir, &system.socket(), port, &access(system.dir()))
         });
         Self {
             driver,
             proxy: builder.start(),
             port,
             pki: pki.unwrap(),
-            root,
+            root: RefCell::new(root),
             system,
         }
     }
@@ -82,8 +87,8 @@ impl Host {
     }
 
     /// A client of the daemon itself, that may do everything.
-    pub(super) fn root(&mut self) -> &mut Caller {
-        &mut self.root
+    pub(super) fn root(&self) -> RefMut<'_, Caller> {
+        self.root.borrow_mut()
     }
 
     /// A client of the proxy.
@@ -214,7 +219,7 @@ pub(super) fn tenant_rule(tenant: Tenant, more: &str) -> String {
     )
 }
 
-fn usual_access() -> String {
+pub(super) fn usual_access() -> String {
     format!(
         "access:\n{}{}- who: monitor\n  allow: read-only\n- who: operator\n  allow: operator\n",
         tenant_rule(ACME, ""),
