@@ -363,7 +363,7 @@ impl<'a> Case<'a> {
         }
         for named in named.iter().filter(|named| named.class == class) {
             subjects.push(content::subject(named));
-            for question in content::existing(&self.view, named) {
+            for question in content::existing(&self.view, named, acted) {
                 match self.view.existing(class, question, &mut progress.asked) {
                     Resolved::Subject(subject) => subjects.push(subject),
                     Resolved::Absent => {}

@@ -16,13 +16,15 @@ use crate::protocol::object::Object;
 use crate::protocol::table::remote;
 
 /// The questions for what may be there already under a name or UUID that content names. None are
-/// asked where no rule looks at objects of the class.
-pub(super) fn existing(view: &View<'_>, named: &Named) -> Vec<Question> {
+/// asked where no rule looks at objects of the class, nor about the UUID where the call is about an
+/// object of the class already: daemons take no other UUID than its.
+pub(super) fn existing(view: &View<'_>, named: &Named, acted: &[Acted<'_>]) -> Vec<Question> {
     let mut questions = Vec::new();
     if view.table.asks(named.class).is_empty() {
         return questions;
     }
-    if let Some(uuid) = named.uuid {
+    let is_other = acted.iter().all(|act| act.subject.class != named.class);
+    if let Some(uuid) = named.uuid.filter(|_| is_other) {
         questions.extend(match named.class {
             Class::Domain => Some(Question::Domain(uuid)),
             Class::Network => Some(Question::Network(uuid)),
@@ -131,7 +133,7 @@ impl<'a> Case<'a> {
         }
         self.stamp(&mut named, progress)?;
         for named in &named {
-            for question in existing(&self.view, named) {
+            for question in existing(&self.view, named, acted) {
                 _ = self
                     .view
                     .existing(named.class, question, &mut progress.asked);
