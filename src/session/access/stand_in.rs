@@ -51,6 +51,17 @@ impl StandIn {
         format!("{text}{}", self.suffix)
     }
 
+    /// A path that does not exist. Slashes at its end stay there: daemons clean them away, and say
+    /// so.
+    pub(super) fn path(&self, path: &str, texts: &mut Texts) -> String {
+        let trimmed = path.trim_end_matches('/');
+        if trimmed.is_empty() {
+            return self.text(path, texts);
+        }
+        let slashes = path.strip_prefix(trimmed).unwrap_or_default();
+        self.text(trimmed, texts) + slashes
+    }
+
     /// A UUID that does not exist.
     pub(super) fn uuid(&self, uuid: Uuid, texts: &mut Texts) -> Uuid {
         texts.push((self.uuid.to_string(), uuid.to_string()));
