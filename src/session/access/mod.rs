@@ -326,7 +326,9 @@ impl Access {
         let row = table::lookup(header.program, passage.procedure)?;
         let arguments = match &passage.follow {
             Follow::Learn if passage.texts.is_empty() && !teaches(row) => return None,
-            Follow::Check | Follow::Made => arguments.to_vec(),
+            // What was asked for, with the objects under their true names.
+            Follow::Check => passage.arguments.as_deref().unwrap_or(arguments).to_vec(),
+            Follow::Made => arguments.to_vec(),
             _ => Vec::new(),
         };
         let what = What::Client {

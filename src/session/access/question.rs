@@ -58,8 +58,9 @@ pub(super) enum Question {
     Interface(String),
     /// The binding of this port device.
     Binding(String),
-    /// The XML in a file that a domain was saved to.
-    SaveImage(String),
+    /// The XML in a file that a domain was saved to; with its passwords, if it is to be restored
+    /// by it.
+    SaveImage(String, bool),
     /// That the daemon ends a registration of the proxy's own.
     Release(Watch, i32),
     /// The XML of a domain's managed save image.
@@ -108,7 +109,7 @@ impl Question {
             Self::Interface(_) => remote::INTERFACE_LOOKUP_BY_NAME,
             Self::Binding(_) => remote::NWFILTER_BINDING_LOOKUP_BY_PORT_DEV,
             Self::Release(..) => watches::release(),
-            Self::SaveImage(_) => remote::DOMAIN_SAVE_IMAGE_GET_XML_DESC,
+            Self::SaveImage(..) => remote::DOMAIN_SAVE_IMAGE_GET_XML_DESC,
             Self::ManagedSave(_) => remote::DOMAIN_MANAGED_SAVE_GET_XML_DESC,
         }
     }
@@ -156,7 +157,8 @@ impl Question {
                 writer.u32(0);
             }
             Self::Release(_, callback) => _ = writer.i32(*callback),
-            Self::SaveImage(path) => _ = writer.string(path).u32(0),
+            // `VIR_DOMAIN_SAVE_IMAGE_XML_SECURE` is 1.
+            Self::SaveImage(path, secure) => _ = writer.string(path).u32((*secure).into()),
         }
     }
 
