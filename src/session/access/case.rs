@@ -11,7 +11,7 @@ use super::question::Question;
 use super::stand_in::{StandIn, Texts};
 use super::subject::{Asked, Resolved, View};
 use super::{Class, knowledge, old_list::OldList};
-use crate::policy::access::{Allowed, Denial, Need, Permission, Ruling, Subject, needs};
+use crate::policy::access::{Allowed, Denial, Need, Permission, RuleId, Ruling, Subject, needs};
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::Object;
 use crate::protocol::payload::{self, Found, Payload};
@@ -49,8 +49,18 @@ pub(super) struct Passage {
     pub(super) follow: Follow,
     /// What is to be recorded of objects that were hidden, and of rules in shadow.
     pub(super) records: Vec<Refusal>,
-    /// The first object that it acts on, for the record of an allowed call.
+    /// What allows it, if that is to be recorded.
+    pub(super) granted: Option<Granted>,
+}
+
+/// A permission that was granted and is to be recorded.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) permission: Permission,
+    /// On what, as the rules know it.
     pub(super) object: String,
+    /// The rule that grants it, if it is one.
+    pub(super) rule: Option<RuleId>,
 }
 
 /// What is done with a reply.
@@ -106,6 +116,7 @@ pub(super) struct Progress {
     pub(super) edits: Vec<(Range<usize>, Vec<u8>)>,
     texts: Texts,
     records: Vec<Refusal>,
+    granted: Option<Granted>,
 }
 
 /// An object of the arguments, and what the rules know of it.
@@ -132,7 +143,7 @@ impl<'a> Case<'a> {
         let acted = self.find_objects(progress)?;
         if !progress.texts.is_empty() {
             let texts = std::mem::take(&mut progress.texts);
-            return Ok(self.passage(Follow::StandIn(texts), &acted, progress));
+            return Ok(self.passage(Follow::StandIn(texts), progress));
         }
         if let Some(passage) = self.hide_by_name(&acted, progress) {
             return Ok(passage);
@@ -155,7 +166,7 @@ impl<'a> Case<'a> {
         let mut texts = Texts::new();
         let id = self.stand_in.id(callback, &mut texts);
         self.edit("callbackID", &id.to_be_bytes(), progress);
-        Some(self.passage(Follow::StandIn(texts), &[], progress))
+        Some(self.passage(Follow::StandIn(texts), progress))
     }
 
     /// Looks up every object of the arguments and replaces those that are absent or hidden.
@@ -246,7 +257,7 @@ impl<'a> Case<'a> {
         };
         progress.records.push(hidden(&subject, Some(denial)));
         let (bytes, texts) = self.look_up_stand_in()?;
-        let mut passage = self.passage(Follow::StandIn(texts), &[], progress);
+        let mut passage = self.passage(Follow::StandIn(texts), progress);
         passage.arguments = Some(bytes);
         Some(passage)
     }
@@ -423,40 +434,45 @@ impl<'a> Case<'a> {
             let refusal = refusal(Some(permission), subject, Some(shadow), reason);
             progress.records.push(refusal);
         }
-        self.check_guards(permission, subject, &allowed, progress)
+        let rule = self.check_guards(permission, subject, &allowed, progress)?;
+        if progress.granted.is_none() && self.view.table.records(permission) {
+            progress.granted = Some(granted(permission, subject, rule));
+        }
+        Ok(())
     }
 
-    /// One of the rules that grant the permission must find its guards kept.
+    /// One of the rules that grant the permission must find its guards kept. Returns the rule that
+    /// counts.
     fn check_guards(
         &self,
         permission: Permission,
         subject: &Subject<'_>,
         allowed: &Allowed,
         progress: &mut Progress,
-    ) -> Result<(), Stop> {
+    ) -> Result<Option<RuleId>, Stop> {
         let mut broken = None;
         for id in &allowed.guarded {
             let Some(rule) = self.view.table.rule(*id) else {
                 continue;
             };
             let Some(guards) = rule.guards else {
-                return Ok(());
+                return Ok(Some(*id));
             };
             match content::check(guards, self.program, self.row.number, &self.args) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(Some(*id)),
                 Err(reason) => {
                     let denial = Denial::of_guards(*id, permission, rule.shadow);
                     let refusal = refusal(Some(permission), subject, Some(denial), reason);
                     if rule.shadow {
                         progress.records.push(refusal);
-                        return Ok(());
+                        return Ok(Some(*id));
                     }
                     broken = Some(refusal);
                 }
             }
         }
         match broken {
-            None => Ok(()),
+            None => Ok(allowed.rule),
             Some(refusal) => Err(Stop::Refuse(Box::new(refusal))),
         }
     }
@@ -507,13 +523,16 @@ impl<'a> Case<'a> {
                 return self.pass_list(permission, acted, progress);
             }
         }
-        let sees_all = |class| self.view.table.sees_all(class);
-        let follow = if looks_up(self.row).is_some_and(|class| !sees_all(class)) {
+        let checks = |class| {
+            let table = self.view.table;
+            !table.sees_all(class) || table.records(Permission::getattr(class))
+        };
+        let follow = if looks_up(self.row).is_some_and(checks) {
             Follow::Check
         } else {
             Follow::Learn
         };
-        self.passage(follow, acted, progress)
+        self.passage(follow, progress)
     }
 
     fn pass_list(
@@ -529,7 +548,7 @@ impl<'a> Case<'a> {
             progress.edits.clear();
             let (procedure, arguments) = (old.procedure, old.arguments.clone());
             let form = Form::Old(old);
-            let mut passage = self.passage(Follow::Filter { permission, form }, acted, progress);
+            let mut passage = self.passage(Follow::Filter { permission, form }, progress);
             passage.procedure = procedure;
             passage.arguments = Some(arguments);
             return passage;
@@ -540,10 +559,10 @@ impl<'a> Case<'a> {
         } else {
             Form::New
         };
-        self.passage(Follow::Filter { permission, form }, acted, progress)
+        self.passage(Follow::Filter { permission, form }, progress)
     }
 
-    fn passage(&self, follow: Follow, acted: &[Acted<'a>], progress: &mut Progress) -> Passage {
+    fn passage(&self, follow: Follow, progress: &mut Progress) -> Passage {
         let mut edits = std::mem::take(&mut progress.edits);
         edits.sort_by_key(|(range, _)| range.start);
         Passage {
@@ -551,8 +570,21 @@ impl<'a> Case<'a> {
             arguments: (!edits.is_empty()).then(|| splice(self.args.bytes(), &edits)),
             follow,
             records: std::mem::take(&mut progress.records),
-            object: acted.first().map(|act| act.subject.to_string()).unwrap_or_default(),
+            granted: progress.granted.take(),
         }
+    }
+}
+
+/// That a permission was granted, for the record.
+pub(super) fn granted(
+    permission: Permission,
+    subject: &Subject<'_>,
+    rule: Option<RuleId>,
+) -> Granted {
+    Granted {
+        permission,
+        object: subject.to_string(),
+        rule,
     }
 }
 

@@ -41,7 +41,7 @@ use task::{Held, Kind, Task, Tasks};
 
 use super::calls::{Call, Calls, Effect};
 use super::streams::Streams;
-use super::{Action, Peer, UpstreamId, Verdict};
+use super::{Action, Peer, Setup, UpstreamId, Verdict};
 use crate::policy::access::{Gate, Table};
 use crate::protocol::fault::Fault;
 use crate::protocol::frame::{self, Frame};
@@ -91,6 +91,8 @@ pub(super) struct Access {
     open: bool,
     /// Of the policy that the table is of.
     generation: u64,
+    /// Name of the daemon.
+    upstream: Arc<str>,
     knowledge: Knowledge,
     stand_in: StandIn,
     tasks: Tasks,
@@ -101,24 +103,25 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// Under this table. `seed` is random; `prefix` begins the ids of the connection's refusals.
+    /// Under this table, before this daemon.
     pub(super) fn new(
         table: Arc<Table>,
         generation: u64,
-        seed: [u8; 16],
-        prefix: &Arc<str>,
+        upstream: &Arc<str>,
+        setup: &Setup,
     ) -> Self {
         Self {
             table,
             open: false,
             generation,
             knowledge: Knowledge::default(),
-            stand_in: StandIn::new(seed),
+            upstream: Arc::clone(upstream),
+            stand_in: StandIn::new(setup.seed),
             tasks: Tasks::default(),
             notes: HashMap::new(),
             next_note: 0,
             next_serial: u32::MAX,
-            refusals: Refusals::new(prefix),
+            refusals: Refusals::new(&setup.refusals),
         }
     }
 
@@ -199,7 +202,7 @@ impl Access {
             Answers::new()
         };
         let Some(outcome) = self.judge(header, frame.arguments(), &answers) else {
-            line.answer(header, &Fault::undecodable());
+            self.refuse_unreadable(header, line);
             return Verdict::Consumed;
         };
         match outcome {
@@ -208,7 +211,9 @@ impl Access {
                 let same = passage.arguments.is_none() && passage.procedure == header.procedure;
                 self.record(header, &passage.records, line);
                 if same {
-                    self.allowed(header, &passage.object, line);
+                    if let Some(granted) = &passage.granted {
+                        self.record_allowed(header, granted, line);
+                    }
                     let note = self.follow(header, passage, frame.arguments());
                     line.relay(header, effect, note);
                     return Verdict::Relay(Peer::Upstream(line.upstream));
@@ -299,7 +304,9 @@ impl Access {
         arguments: &[u8],
         line: &mut Line<'_>,
     ) {
-        self.allowed(header, &passage.object, line);
+        if let Some(granted) = &passage.granted {
+            self.record_allowed(header, granted, line);
+        }
         let same = passage.procedure == header.procedure;
         let call = Header {
             procedure: passage.procedure,
