@@ -97,10 +97,8 @@ pub(super) struct Refusal {
     pub(super) object: String,
     /// What the rules say.
     pub(super) denial: Option<Denial>,
-    /// What the client is told.
+    /// What the client is told; nothing where an object is hidden.
     pub(super) reason: String,
-    /// The object is hidden: the client is told that it does not exist.
-    pub(super) hidden: bool,
 }
 
 /// Stops the judgement.
@@ -599,7 +597,6 @@ pub(super) fn refusal(
         object: subject.to_string(),
         denial,
         reason,
-        hidden: false,
     }
 }
 
@@ -636,15 +633,8 @@ pub(super) fn refuse(
 
 /// That an object is hidden, or would be.
 pub(super) fn hidden(subject: &Subject<'_>, denial: Option<Denial>) -> Refusal {
-    Refusal {
-        hidden: true,
-        ..refusal(
-            Some(Permission::getattr(subject.class)),
-            subject,
-            denial,
-            String::new(),
-        )
-    }
+    let getattr = Permission::getattr(subject.class);
+    refusal(Some(getattr), subject, denial, String::new())
 }
 
 fn splice(bytes: &[u8], edits: &[(Range<usize>, Vec<u8>)]) -> Vec<u8> {

@@ -82,7 +82,13 @@ impl Refusals {
 fn key(record: &Record) -> u64 {
     let mut hasher = DefaultHasher::new();
     (record.verdict, record.program.0, record.procedure.0).hash(&mut hasher);
-    (&record.object, &record.reason, record.permission, record.rule).hash(&mut hasher);
+    (
+        &record.object,
+        &record.reason,
+        record.permission,
+        record.rule,
+    )
+        .hash(&mut hasher);
     hasher.finish()
 }
 
@@ -145,8 +151,16 @@ mod tests {
             assert_eq!(&*id, "p-1");
         }
         assert_eq!(&*refusals.count(record("b"), now, &mut actions), "p-2");
-        let counts = [("p-1", "a", 1), ("p-1", "a", 2), ("p-1", "a", 4), ("p-2", "b", 1)];
-        assert_eq!(told(&mut actions), counts.map(|(id, it, n)| expected(id, it, n)));
+        let counts = [
+            ("p-1", "a", 1),
+            ("p-1", "a", 2),
+            ("p-1", "a", 4),
+            ("p-2", "b", 1),
+        ];
+        assert_eq!(
+            told(&mut actions),
+            counts.map(|(id, it, n)| expected(id, it, n))
+        );
         actions.extend(refusals.finish());
         assert_eq!(told(&mut actions), [expected("p-1", "a", 5)]);
         actions.extend(refusals.finish());
