@@ -32,8 +32,8 @@ mod schema;
 pub mod store;
 mod syntax;
 mod uri;
-mod xml;
 mod validate;
+mod xml;
 mod yaml;
 
 pub use report::Report;

@@ -268,4 +268,33 @@ mod tests {
             \0\0\0\0";
         assert_eq!(payload, expected);
     }
+
+    #[test]
+    fn values_of_every_kind_are_read_as_they_were_written() {
+        let values = [
+            (ParamValue::I32(-1), 1),
+            (ParamValue::U32(u32::MAX), 2),
+            (ParamValue::I64(i64::MIN), 3),
+            (ParamValue::U64(u64::MAX), 4),
+            (ParamValue::F64(-0.5), 5),
+            (ParamValue::Bool(true), 6),
+            (ParamValue::Text("ä".into()), 7),
+        ];
+        for (value, kind) in values {
+            let mut bytes = Vec::new();
+            value.encode(&mut Writer::new(&mut bytes));
+            assert_eq!(bytes.get(..4), Some(&[0, 0, 0, kind][..]));
+            let mut reader = Reader::new(&bytes);
+            let read = ParamValue::decode(&mut reader);
+            assert_eq!((read, reader.finish()), (Ok(value), Ok(())));
+        }
+        for kind in [0, 8] {
+            let bytes = [0, 0, 0, kind, 0, 0, 0, 0];
+            let mut reader = Reader::new(&bytes);
+            let read = ParamValue::decode(&mut reader);
+            assert_eq!(read, Err(XdrError::UnknownKind(kind.into())));
+        }
+        let mut truth = Reader::new(&[0, 0, 0, 6, 0, 0, 0, 2]);
+        assert_eq!(ParamValue::decode(&mut truth), Err(XdrError::NotBoolean(2)));
+    }
 }

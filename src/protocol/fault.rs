@@ -23,7 +23,12 @@ pub struct Fault {
 /// `virErrorNumber`.
 pub(crate) mod code {
     pub(super) const INTERNAL_ERROR: i32 = 1;
+    pub(crate) const NO_SUPPORT: i32 = 3;
     pub(super) const NO_CONNECT: i32 = 5;
+    pub(crate) const INVALID_ARG: i32 = 8;
+    pub(crate) const XML_ERROR: i32 = 27;
+    pub(crate) const XML_DETAIL: i32 = 35;
+    pub(crate) const CONFIG_UNSUPPORTED: i32 = 67;
     pub(crate) const NO_DOMAIN: i32 = 42;
     pub(crate) const NO_NETWORK: i32 = 43;
     pub(crate) const NO_STORAGE_POOL: i32 = 49;
@@ -219,6 +224,19 @@ impl Fault {
             domain: domain::ACCESS,
             format: "access denied: %s",
             argument: Some(reason),
+        }
+    }
+
+    /// A call in a form that is known to kill the daemon.
+    #[must_use]
+    pub fn deadly() -> Self {
+        Self {
+            code: code::INVALID_ARG,
+            domain: domain::RPC,
+            format: "invalid argument: %s",
+            argument: Some(
+                "a migration needs a URI for its data, or one of the daemon to ask".into(),
+            ),
         }
     }
 

@@ -5,7 +5,6 @@
 //! - [`frame`]: one whole frame in a buffer, and the incremental reader that finds it.
 //! - [`xdr`]: bounded cursor and writer over slices.
 //! - [`args`]: arguments and replies of the few calls that the proxy reads or makes itself.
-//! - [`object`]: objects as they travel.
 //! - [`table`]: one static row per procedure of the five programs.
 //! - [`shape`]: of what types a payload is made.
 //! - [`object`]: domains, networks, … as they travel.

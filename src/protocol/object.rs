@@ -46,15 +46,14 @@ impl FromStr for Uuid {
     /// Reads what libvirt reads (`virUUIDParse`), for both have to see the same UUID in a
     /// document: 16 pairs of digits, dashes and spaces between pairs, white space around.
     fn from_str(text: &str) -> Result<Self, NotUuid> {
-        let white = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
-        let mut rest = text.bytes().skip_while(white);
+        let mut rest = text.bytes().skip_while(u8::is_ascii_whitespace);
         let mut uuid = [0; 16];
         for byte in &mut uuid {
             let mut pairs = rest.by_ref().skip_while(|byte| matches!(byte, b'-' | b' '));
             let (high, low) = (digit(pairs.next())?, digit(pairs.next())?);
             *byte = high << 4 | low;
         }
-        if rest.all(|byte| white(&byte)) {
+        if rest.all(|byte| byte.is_ascii_whitespace()) {
             Ok(Self(uuid))
         } else {
             Err(NotUuid)
@@ -300,4 +299,114 @@ impl<'a> Object<'a> {
 
 fn uuid(reader: &mut Reader<'_>) -> Result<Uuid, XdrError> {
     reader.fixed().map(Uuid)
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that meets the unexpected must fail"
+)]
+mod tests {
+    use super::super::header::Program;
+    use super::super::table;
+    use super::*;
+
+    const CANONICAL: &str = "0badc0de-0001-0203-0405-060708090a0b";
+
+    fn uuid() -> Uuid {
+        Uuid([0x0b, 0xad, 0xc0, 0xde, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])
+    }
+
+    #[test]
+    fn a_uuid_is_written_in_the_canonical_form() {
+        assert_eq!(uuid().to_string(), CANONICAL);
+        assert_eq!(CANONICAL.parse(), Ok(uuid()));
+    }
+
+    #[test]
+    fn a_uuid_is_read_as_libvirt_reads_it() {
+        // Each of these was looked up with libvirt 9.0.0, which found the domain CANONICAL.
+        let taken = [
+            "0BADC0DE-0001-0203-0405-060708090A0B",
+            "0badc0de000102030405060708090a0b",
+            "0badc0de 0001 0203 0405 060708090a0b",
+            "-- 0b-ad-c0-de-00-01-02-03-04-05-06-07-08-09-0a--0b",
+            "\n\t\u{c} 0badc0de-0001-0203-0405-060708090a0b \r\n\u{c}",
+        ];
+        for text in taken {
+            assert_eq!(text.parse(), Ok(uuid()), "{text:?}");
+        }
+        // And these were refused.
+        let refused = [
+            "",
+            " ",
+            "0badc0de-0001-0203-0405-060708090a0",
+            "0badc0de-0001-0203-0405-060708090a0b0",
+            "0badc0de-0001-0203-0405-060708090a0b-",
+            "0-badc0de000102030405060708090a0b",
+            "0badc0de\n0001-0203-0405-060708090a0b",
+            "{0badc0de-0001-0203-0405-060708090a0b}",
+            "0xadc0de-0001-0203-0405-060708090a0b",
+            "\u{b}0badc0de-0001-0203-0405-060708090a0b",
+            "0badc0de-0001-0203-0405-060708090a0b\u{b}",
+            "０badc0de-0001-0203-0405-060708090a0b",
+        ];
+        for text in refused {
+            assert_eq!(text.parse::<Uuid>(), Err(NotUuid), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn classes_are_those_of_the_permissions() {
+        let mut named: Vec<_> = table::rows(Program::REMOTE)
+            .iter()
+            .flat_map(|row| row.acl.iter().chain(&row.filter))
+            .map(|rule| Class::from_name(rule.object).unwrap())
+            .collect();
+        named.sort_unstable();
+        named.dedup();
+        assert_eq!(named, Class::ALL);
+        assert_eq!(Class::from_name("domains"), None);
+    }
+
+    #[test]
+    fn objects_are_read_as_they_were_written() {
+        let (name, uuid) = ("ä", uuid());
+        let objects = [
+            Object::Domain { name, uuid, id: -1 },
+            Object::Network { name, uuid },
+            Object::NetworkPort {
+                network: name,
+                network_uuid: Uuid([1; 16]),
+                uuid,
+            },
+            Object::Nwfilter { name, uuid },
+            Object::NwfilterBinding {
+                port_dev: name,
+                filter: "",
+            },
+            Object::Interface { name, mac: "m" },
+            Object::StoragePool { name, uuid },
+            Object::StorageVol {
+                pool: "p",
+                name,
+                key: "/k",
+            },
+            Object::NodeDevice { name },
+            Object::Secret {
+                uuid,
+                usage_type: i32::MIN,
+                usage: "u",
+            },
+        ];
+        for object in objects {
+            let mut bytes = Vec::new();
+            object.encode(&mut Writer::new(&mut bytes));
+            let mut reader = Reader::new(&bytes);
+            let read = Object::decode(object.class(), &mut reader);
+            assert_eq!((read, reader.finish()), (Ok(Some(object)), Ok(())));
+        }
+        let connect = Object::decode(Class::Connect, &mut Reader::new(&[0; 32]));
+        assert_eq!(connect, Ok(None));
+    }
 }

@@ -119,6 +119,24 @@ impl Shape {
         }
     }
 
+    /// Reads one value by `read`, which reads it whole; what `read` finds to hold broken text is
+    /// passed over and gives nothing.
+    pub(super) fn read_or_pass_over<'a, T>(
+        &'static self,
+        reader: &mut Reader<'a>,
+        read: impl FnOnce(&'static Self, &mut Reader<'a>) -> Result<Option<T>, XdrError>,
+    ) -> Result<Option<T>, XdrError> {
+        let start = reader.clone();
+        match read(self, reader) {
+            Err(XdrError::NotText) => {
+                *reader = start;
+                self.skip(reader, Strings::Any)?;
+                Ok(None)
+            }
+            read => read,
+        }
+    }
+
     /// Whether objects are in it.
     pub(crate) fn names_objects(&self) -> bool {
         match self {

@@ -272,6 +272,26 @@ mod tests {
     }
 
     #[test]
+    fn a_pad_byte_that_is_not_zero_is_refused() {
+        for pad in [[1, 0, 0], [0, 0, 1]] {
+            let bytes = [&[0, 0, 0, 1, b'a'][..], &pad].concat();
+            assert_eq!(Reader::new(&bytes).opaque(8), Err(XdrError::Padding));
+        }
+    }
+
+    #[test]
+    fn double_words_are_read_as_they_were_written() {
+        let mut out = Vec::new();
+        Writer::new(&mut out).u64(u64::MAX - 1).i64(-2).opaque(b"z");
+        let mut reader = Reader::new(&out);
+        assert_eq!(reader.u64(), Ok(u64::MAX - 1));
+        assert_eq!(reader.i64(), Ok(-2));
+        assert_eq!(reader.remaining(), 8);
+        assert_eq!(reader.opaque(1), Ok(&b"z"[..]));
+        assert_eq!(reader.i64(), Err(XdrError::Truncated));
+    }
+
+    #[test]
     fn strings_with_nul_or_broken_utf8_are_not_text() {
         assert_eq!(
             Reader::new(&[0, 0, 0, 2, b'a', 0, 0, 0]).string(8),

@@ -11,6 +11,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod access;
 mod descriptors;
 mod drain;
 mod equality;
@@ -31,6 +32,7 @@ mod remote;
 mod routing;
 mod sasl;
 mod selftest;
+mod shapes;
 mod streams;
 mod support;
 mod tls;

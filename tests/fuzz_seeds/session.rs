@@ -280,6 +280,8 @@ impl World {
             descriptors: !choice.is_multiple_of(4),
             auth,
             auth_timeout: 60 * SECOND,
+            seed: [7; 16],
+            refusals: "r".into(),
         };
         let now = Instant::now();
         Self {
@@ -602,7 +604,8 @@ impl World {
         let id = daemon.id;
         match self
             .session
-            .handle_upstream(id, &message.frame(), &self.table, self.now) {
+            .handle_upstream(id, &message.frame(), &self.table, self.now)
+        {
             Verdict::Relay(Peer::Client) => {
                 let header = &message.header;
                 assert!(!is_keepalive(header), "keepalive travelled through");
@@ -706,6 +709,7 @@ impl World {
                     assert_eq!(daemon.id, id);
                     self.owed = daemon.relayed.iter().map(key).collect();
                 }
+                Action::Audit(_) => {}
                 Action::Close => {
                     assert!(!self.closed && self.daemon.is_none());
                     self.closed = true;

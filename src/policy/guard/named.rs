@@ -3,8 +3,9 @@
 //! libvirt's procedures say a domain's name in one argument and another name in the XML beside it.
 //! Rules are about objects, so every object that is named anywhere is told.
 
-use super::owner::{OwnerMark, owner_of_domain};
 use super::document;
+use super::owner::owner_of_domain;
+use crate::policy::access::{Owner, OwnerMark, Subject};
 use crate::policy::xml::{self, Node, Unreadable};
 use crate::protocol::args::ParamValue;
 use crate::protocol::header::{Procedure, Program};
@@ -52,6 +53,27 @@ pub enum NamedOwner {
 }
 
 impl Named {
+    /// What rules are asked about it.
+    #[must_use]
+    pub fn subject(&self) -> Subject<'_> {
+        Subject {
+            name: self.name.as_deref(),
+            uuid: self.uuid,
+            owner: match &self.owner {
+                NamedOwner::Unknown | NamedOwner::AsBefore => Owner::Unknown,
+                NamedOwner::None => Owner::None,
+                NamedOwner::Is(owner) => Owner::Is(owner),
+            },
+            pool: self.pool.as_deref(),
+            mac: self.mac.as_deref(),
+            network: self.network.as_deref(),
+            filter: self.filter.as_deref(),
+            usage_type: self.usage_type,
+            usage: self.usage.as_deref(),
+            ..Subject::of(self.class)
+        }
+    }
+
     fn of(class: Class) -> Self {
         Self {
             class,
@@ -292,7 +314,8 @@ impl Found<'_> {
 
     fn one(&mut self, class: Class, root: &str, text: Option<&str>) -> Result<(), Unreadable> {
         let document = xml::parse(text.unwrap_or_default())?;
-        self.named.push(object(class, xml::root(&document, &[root])?)?);
+        self.named
+            .push(object(class, xml::root(&document, &[root])?)?);
         Ok(())
     }
 
@@ -350,9 +373,9 @@ fn object(class: Class, node: Node<'_, '_>) -> Result<Named, Unreadable> {
     };
     named.name = name.map(|name| line(name, "name")).transpose()?;
     if let Some(uuid) = xml::child_text(node, "uuid")? {
-        let uuid = uuid.parse().map_err(|_| {
-            Unreadable::new(format!("{uuid:?} is no UUID"))
-        })?;
+        let uuid = uuid
+            .parse()
+            .map_err(|_| Unreadable::new(format!("{uuid:?} is no UUID")))?;
         named.uuid = Some(uuid);
     }
     match class {
@@ -399,7 +422,9 @@ fn required(
 /// A name is one line: parsers differ over how other control characters come through.
 fn line(text: String, what: &str) -> Result<String, Unreadable> {
     if text.chars().any(char::is_control) {
-        return Err(Unreadable::new(format!("the {what} {text:?} is no line of text")));
+        return Err(Unreadable::new(format!(
+            "the {what} {text:?} is no line of text"
+        )));
     }
     Ok(text)
 }
@@ -421,7 +446,9 @@ fn usage(secret: Node<'_, '_>) -> Result<(Option<i32>, Option<String>), Unreadab
         return Ok((Some(0), Some(String::new())));
     }
     let Some((_, number, element)) = KINDS.iter().find(|(known, ..)| *known == kind) else {
-        return Err(Unreadable::new(format!("secrets for {kind:?} are not known")));
+        return Err(Unreadable::new(format!(
+            "secrets for {kind:?} are not known"
+        )));
     };
     let thing = xml::child_text(usage, element)?;
     Ok((Some(*number), Some(required(thing, usage, element)?)))

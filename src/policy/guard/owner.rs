@@ -5,33 +5,10 @@
 
 use super::Named;
 use super::named::NamedOwner;
+use crate::policy::access::OwnerMark;
 use crate::policy::xml::{self, Node, Unreadable};
 
-/// Where the owner of a domain is written in its metadata.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnerMark {
-    /// XML namespace of the metadata element.
-    pub namespace: String,
-    /// Names of the elements on the way from it, in the same namespace; empty for itself.
-    pub path: Vec<String>,
-    /// Name of the attribute that says it; `None`: the text does.
-    pub attribute: Option<String>,
-}
-
 impl OwnerMark {
-    /// XML namespace of our own mark: `<owner>acme</owner>` in it.
-    pub const OURS: &'static str = "https://virtproxyd.org/xmlns/owner/1";
-
-    /// Our own mark.
-    #[must_use]
-    pub fn ours() -> Self {
-        Self {
-            namespace: Self::OURS.to_owned(),
-            path: Vec::new(),
-            attribute: None,
-        }
-    }
-
     /// What the mark says that begins with this element.
     ///
     /// libvirt takes elements without a namespace for ones in that of the mark: it writes the
@@ -43,7 +20,10 @@ impl OwnerMark {
                 let name = child.tag_name();
                 name.name() == step && self.is_ours(*child)
             };
-            let mut steps = node.children().filter(|child| child.is_element()).filter(is_step);
+            let mut steps = node
+                .children()
+                .filter(|child| child.is_element())
+                .filter(is_step);
             match (steps.next(), steps.next()) {
                 (None, _) => return Ok(None),
                 (Some(only), None) => node = only,
@@ -59,7 +39,9 @@ impl OwnerMark {
         };
         let owner = owner.trim_ascii();
         if owner.is_empty() || owner.chars().any(char::is_control) {
-            return Err(Unreadable::new("the owner in the metadata is empty or no line of text"));
+            return Err(Unreadable::new(
+                "the owner in the metadata is empty or no line of text",
+            ));
         }
         Ok(Some(owner.to_owned()))
     }
@@ -170,7 +152,9 @@ pub fn stamp(text: &str, owner: &str, marks: &[OwnerMark]) -> Result<Option<Stri
             owner: NamedOwner::Is(said),
             ..
         }) if said == owner => Ok(Some(stamped)),
-        _ => Err(Unreadable::new("the owner cannot be written into the domain's XML")),
+        _ => Err(Unreadable::new(
+            "the owner cannot be written into the domain's XML",
+        )),
     }
 }
 

@@ -82,7 +82,9 @@ pub(super) fn parse_metadata(text: &str) -> Result<Document<'_>, Unreadable> {
     if first.is_some_and(|first| first.is_element()) {
         Ok(document)
     } else {
-        Err(Unreadable("a comment is before the element of metadata".into()))
+        Err(Unreadable(
+            "a comment is before the element of metadata".into(),
+        ))
     }
 }
 
@@ -149,6 +151,12 @@ pub(super) fn text<'a>(node: Node<'a, '_>) -> Result<Cow<'a, str>, Unreadable> {
     })
 }
 
+/// The text of an element that is not within elements in it.
+pub(super) fn own_text(node: Node<'_, '_>) -> String {
+    let texts = node.children().filter(|child| child.is_text());
+    texts.filter_map(|text| text.text()).collect()
+}
+
 /// The text of the child element of this name; `None` if it is not there or empty, which are the
 /// same to libvirt.
 pub(super) fn child_text<'a>(
@@ -159,11 +167,6 @@ pub(super) fn child_text<'a>(
         return Ok(None);
     };
     Ok(Some(text(child)?).filter(|text| !text.is_empty()))
-}
-
-/// The attribute of this name.
-pub(super) fn attribute<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
-    node.attribute(name)
 }
 
 /// Whether this is an element `<metadata>` that libvirt keeps as it is and reads nothing from.

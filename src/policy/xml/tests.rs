@@ -17,7 +17,7 @@ fn ordinary_documents_are_read() {
         "<?xml version=\"1.0\" encoding=\"UTF-8\" standalone='yes' ?>\n<!-- a --><a/><!-- b -->",
         "<?xml version='1.0' encoding='utf8'?>\n<a b='>' c=\"'\" />",
         "<?xml version='1.0' encoding='us-ascii'?><a/>",
-        "\n <a>&lt;&#65;<![CDATA[</a>]]></a>\n",
+        "\n <a>&lt;&#65;<![CDATA[</a>]]></a>\r\n",
         "<domain xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>\
            <qemu:commandline><qemu:arg value='-x'/></qemu:commandline></domain>",
         "<domain><metadata><n:a xmlns:n='urn:n' n:b='c'><n:d/></n:a></metadata></domain>",
@@ -42,7 +42,10 @@ fn what_could_be_read_in_two_ways_is_refused() {
         ("<?xml version='1.0' encoding='UTF-7'?><a/>", "only UTF-8"),
         ("<?xml version='1.0' encoding='UTF-16'?><a/>", "only UTF-8"),
         ("<?xml version='1.0' encoding='IBM037'?><a/>", "only UTF-8"),
-        ("<?xml version='1.0' encoding='US-ASCII'?><a>ä</a>", "only UTF-8"),
+        (
+            "<?xml version='1.0' encoding='US-ASCII'?><a>ä</a>",
+            "only UTF-8",
+        ),
         ("<?xml version='1.0' b='c'?><a/>", "declaration"),
         ("<?xml version='1.0'", "does not end"),
         ("<?xml\tversion='1.0'?><a/>", "processing"),
@@ -52,9 +55,15 @@ fn what_could_be_read_in_two_ways_is_refused() {
         ("<a/><?php x?>", "processing"),
         ("<x:domain xmlns:x='urn:x'/>", "namespace"),
         ("<domain xmlns='urn:x'/>", "namespace"),
-        ("<domain><x:name xmlns:x='urn:x'>a</x:name></domain>", "namespace"),
+        (
+            "<domain><x:name xmlns:x='urn:x'>a</x:name></domain>",
+            "namespace",
+        ),
         ("<domain><name xmlns=''>a</name></domain>", "namespace"),
-        ("<domain><a xmlns:x='urn:x' x:file='b'/></domain>", "namespace"),
+        (
+            "<domain><a xmlns:x='urn:x' x:file='b'/></domain>",
+            "namespace",
+        ),
         ("<domain><a xml:lang='b'/></domain>", "namespace"),
         (
             "<domain xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'>\
@@ -66,11 +75,24 @@ fn what_could_be_read_in_two_ways_is_refused() {
             "<domain><devices><metadata><x:a xmlns:x='urn:x'/></metadata></devices></domain>",
             "namespace",
         ),
-        ("<disk><metadata><x:a xmlns:x='urn:x'/></metadata></disk>", "namespace"),
+        (
+            "<disk><metadata><x:a xmlns:x='urn:x'/></metadata></disk>",
+            "namespace",
+        ),
         ("<:a/>", "no name"),
         ("<a :b='c'/>", "no name"),
         ("<a x:xmlns='urn:x'/>", "no name"),
         ("<a x:y:z='b'/>", "no name"),
+        (
+            "<domain><metadata><a xmlns='urn:&amp;'/></metadata></domain>",
+            "reference",
+        ),
+        (
+            "<domain><metadata><x:a xmlns:x = '&#117;rn:x'/></metadata></domain>",
+            "reference",
+        ),
+        ("<a>b\r</a>", "carriage return"),
+        ("<a>b\r&#10;</a>", "carriage return"),
         ("<x:a/>", "cannot be read"),
         ("<a b='c' b='d'/>", "cannot be read"),
         ("<a>\u{1}</a>", "cannot be read"),
@@ -91,7 +113,10 @@ fn bounds_are_held() {
     assert_eq!(refused(&deep(256)), "read");
     assert!(refused(&deep(257)).contains("deeper"));
     // No element that is closed counts.
-    assert_eq!(refused(&format!("<a>{}</a>", "<b/><c></c>".repeat(1000))), "read");
+    assert_eq!(
+        refused(&format!("<a>{}</a>", "<b/><c></c>".repeat(1000))),
+        "read"
+    );
 
     let attributes = |count: usize| {
         let all: String = (0..count).map(|n| format!(" a{n}='>'")).collect();
@@ -102,7 +127,10 @@ fn bounds_are_held() {
 
     let namespaces = |count: usize| {
         let each = (0..count).map(|n| format!("<n{n}:b xmlns:n{n}='urn:{n}'/>"));
-        format!("<domain><metadata>{}</metadata></domain>", each.collect::<String>())
+        format!(
+            "<domain><metadata>{}</metadata></domain>",
+            each.collect::<String>()
+        )
     };
     assert_eq!(refused(&namespaces(64)), "read");
     assert!(refused(&namespaces(65)).contains("namespaces"));
@@ -132,7 +160,8 @@ fn what_is_taken_once_must_not_be_there_twice() {
 
 #[test]
 fn elements_of_metadata_are_passed_over() {
-    let text = "<domain><metadata x=''><n:a xmlns:n='urn:n'><n:b/></n:a></metadata><c><d/></c></domain>";
+    let text =
+        "<domain><metadata x=''><n:a xmlns:n='urn:n'><n:b/></n:a></metadata><c><d/></c></domain>";
     let document = parse(text).unwrap();
     let names: Vec<_> = elements(document.root_element())
         .map(|node| node.tag_name().name())

@@ -8,7 +8,7 @@ use super::super::object::Object;
 use super::super::shape::types::ERROR;
 use super::super::shape::{Field, Shape, Strings};
 use super::super::xdr::{Reader, Writer, XdrError};
-use super::objects::element_object;
+use super::objects::object_in;
 
 /// The payload with some ranges of its bytes replaced. Ranges are in ascending order and disjoint;
 /// one that is not, or that is past the end, is left out. XDR has no offsets, so replacing whole
@@ -43,16 +43,8 @@ pub fn filter(
     keep: &mut dyn FnMut(&Object<'_>) -> bool,
 ) -> Result<Vec<u8>, XdrError> {
     retain(fields, reply, Shape::names_objects, |shape, reader| {
-        let start = reader.clone();
-        match element_object(shape, reader) {
-            Ok(found) => Ok(found.is_some_and(|(object, _)| keep(&object))),
-            Err(XdrError::NotText) => {
-                *reader = start;
-                shape.skip(reader, Strings::Any)?;
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        }
+        let found = object_in(shape, reader)?;
+        Ok(found.is_some_and(|(object, _)| keep(&object)))
     })
 }
 
@@ -95,7 +87,7 @@ fn retain<'a>(
     fields: &'static [Field],
     reply: &'a [u8],
     wanted: impl Fn(&Shape) -> bool,
-    mut stays: impl FnMut(&Shape, &mut Reader<'a>) -> Result<bool, XdrError>,
+    mut stays: impl FnMut(&'static Shape, &mut Reader<'a>) -> Result<bool, XdrError>,
 ) -> Result<Vec<u8>, XdrError> {
     let mut reader = Reader::new(reply);
     let mut out = Vec::with_capacity(reply.len());
@@ -148,7 +140,8 @@ fn copy(out: &mut Vec<u8>, mut from: Reader<'_>, to: &Reader<'_>) -> Result<(), 
 
 /// An error with every occurrence of the first of each pair in its texts replaced by the second;
 /// for answers about stand-ins. The texts are replaced in one pass, the earlier pair first, so
-/// that nothing is replaced in what was put in.
+/// that nothing is replaced in what was put in. One that grows over the bound of a string is an
+/// error.
 pub fn replace_in_error(
     error: &[u8],
     replacements: &[(String, String)],
@@ -160,6 +153,13 @@ pub fn replace_in_error(
         if field.shape == Shape::Optional(&Shape::String) {
             if reader.present()? {
                 let text = replace(reader.opaque(STRING)?, replacements);
+                if text.len() > STRING {
+                    let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+                    return Err(XdrError::TooLong {
+                        length,
+                        cap: STRING,
+                    });
+                }
                 Writer::new(&mut out).u32(1).opaque(&text);
             } else {
                 Writer::new(&mut out).u32(0);
@@ -191,4 +191,123 @@ fn replace(text: &[u8], replacements: &[(String, String)]) -> Vec<u8> {
         }
     }
     out
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that meets the unexpected must fail"
+)]
+mod tests {
+    use super::super::super::fault::{self, Fault};
+    use super::*;
+
+    #[test]
+    fn ranges_are_replaced() {
+        let splice = |edits: &[(Range<usize>, &[u8])]| splice(b"0123456789", edits);
+        assert_eq!(splice(&[]), b"0123456789");
+        assert_eq!(
+            splice(&[(2..4, b"abc"), (4..5, b""), (9..10, b"z")]),
+            b"01abc5678z"
+        );
+        assert_eq!(splice(&[(0..0, b"a"), (10..10, b"z")]), b"a0123456789z");
+        assert_eq!(splice(&[(0..10, b"")]), b"");
+        // What is out of order or out of bounds is left out.
+        assert_eq!(splice(&[(4..6, b"a"), (5..7, b"b")]), b"0123a6789");
+        assert_eq!(splice(&[(8..11, b"a")]), b"0123456789");
+        #[allow(clippy::reversed_empty_ranges, reason = "what is tested")]
+        let reversed = splice(&[(6..4, b"a")]);
+        assert_eq!(reversed, b"0123456789");
+    }
+
+    fn error(texts: [Option<&[u8]>; 4]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut writer = Writer::new(&mut out);
+        let text = |writer: &mut Writer<'_>, text: Option<&[u8]>| {
+            writer.u32(text.is_some().into());
+            if let Some(text) = text {
+                writer.opaque(text);
+            }
+        };
+        let [message, str1, str2, str3] = texts;
+        writer.i32(42).i32(10);
+        text(&mut writer, message);
+        writer.i32(2).u32(0);
+        for each in [str1, str2, str3] {
+            text(&mut writer, each);
+        }
+        writer.i32(-1).i32(7).u32(0);
+        out
+    }
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        let pairs = pairs.iter();
+        pairs.map(|(a, b)| ((*a).into(), (*b).into())).collect()
+    }
+
+    #[test]
+    fn texts_of_an_error_are_replaced_in_all_its_places() {
+        let before = error([
+            Some(b"Domain not found: no domain with matching name 'stand-in' (stand-in)"),
+            Some(b"Domain not found: %s"),
+            None,
+            Some(b"stand-in"),
+        ]);
+        let after = error([
+            Some("Domain not found: no domain with matching name 'wäb' (wäb)".as_bytes()),
+            Some(b"Domain not found: %s"),
+            None,
+            Some("wäb".as_bytes()),
+        ]);
+        let replaced = replace_in_error(&before, &pairs(&[("stand-in", "wäb")]));
+        assert_eq!(replaced, Ok(after));
+    }
+
+    #[test]
+    fn an_error_without_the_text_is_the_same() {
+        let mut payload = Vec::new();
+        Fault::no_connection("foo:///").encode(&mut Writer::new(&mut payload));
+        assert_eq!(replace_in_error(&payload, &[]).as_ref(), Ok(&payload));
+        let replaced = replace_in_error(&payload, &pairs(&[("bar", "x"), ("", "y")]));
+        assert_eq!(replaced.as_ref(), Ok(&payload));
+    }
+
+    #[test]
+    fn what_was_put_in_is_left_alone_and_odd_bytes_stay() {
+        let before = error([Some(b"\xffab:b:\0a"), None, None, None]);
+        let after = error([Some(b"\xff[b]a:a:\0[b]"), None, None, None]);
+        let replaced =
+            replace_in_error(&before, &pairs(&[("ab", "[b]a"), ("a", "[b]"), ("b", "a")]));
+        assert_eq!(replaced, Ok(after));
+    }
+
+    #[test]
+    fn a_replaced_error_can_be_read() {
+        for length in 0..6 {
+            let name = "x".repeat(length);
+            let before = error([Some(b"no 'stand-in'!"), None, None, None]);
+            let replaced = replace_in_error(&before, &pairs(&[("stand-in", &name)])).unwrap();
+            assert_eq!(fault::message(&replaced), Ok(format!("no '{name}'!")));
+        }
+    }
+
+    #[test]
+    fn no_text_grows_over_its_bound() {
+        let before = error([Some(&[b'a'; 2048]), None, None, None]);
+        let replace = |length| replace_in_error(&before, &pairs(&[("a", &"b".repeat(length))]));
+        assert!(replace(2048).is_ok());
+        let (length, cap) = (2048 * 2049, STRING);
+        assert_eq!(replace(2049), Err(XdrError::TooLong { length, cap }));
+    }
+
+    #[test]
+    fn a_broken_error_is_refused() {
+        let whole = error([Some(b"text"), None, None, Some(b"more")]);
+        for end in 0..whole.len() {
+            let cut = whole.get(..end).unwrap();
+            assert_eq!(replace_in_error(cut, &[]), Err(XdrError::Truncated));
+        }
+        let longer = [&whole[..], &[0; 4]].concat();
+        assert_eq!(replace_in_error(&longer, &[]), Err(XdrError::Trailing(4)));
+    }
 }

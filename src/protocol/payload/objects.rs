@@ -57,21 +57,28 @@ fn elements<'a>(
         Shape::Array(element, bound) => (*element, reader.length(*bound).unwrap_or(0), true),
         shape => (shape, 1, false),
     };
-    (0..count)
-        .map_while(move |index| Some((index, element_object(element, &mut reader).ok()?)))
-        .filter_map(move |(index, found)| {
-            let (object, left) = found?;
-            Some((array.then_some(index), object, left))
-        })
+    (0..count).filter_map(move |index| {
+        let (object, left) = object_in(element, &mut reader).ok()??;
+        Some((array.then_some(index), object, left))
+    })
 }
 
-/// Reads past one value and gives the object in it, if it has one, with the bytes left before and
-/// after the object. No type of libvirt's holds two objects side by side.
-#[allow(clippy::type_complexity, reason = "an object and a range")]
-pub(super) fn element_object<'a>(
-    shape: &Shape,
+/// An object, and the number of bytes left to read before and after it.
+type Placed<'a> = (Object<'a>, Range<usize>);
+
+/// Reads past one value and gives the object in it, if it has one and its text is text.
+pub(super) fn object_in<'a>(
+    shape: &'static Shape,
     reader: &mut Reader<'a>,
-) -> Result<Option<(Object<'a>, Range<usize>)>, XdrError> {
+) -> Result<Option<Placed<'a>>, XdrError> {
+    shape.read_or_pass_over(reader, first_object)
+}
+
+/// No type of libvirt's holds two objects side by side: the first is the only one.
+fn first_object<'a>(
+    shape: &'static Shape,
+    reader: &mut Reader<'a>,
+) -> Result<Option<Placed<'a>>, XdrError> {
     match shape {
         Shape::Struct(record) => {
             if let Some(class) = record.class {
@@ -83,7 +90,7 @@ pub(super) fn element_object<'a>(
             let mut found = None;
             for field in record.fields {
                 if found.is_none() {
-                    found = element_object(&field.shape, reader)?;
+                    found = first_object(&field.shape, reader)?;
                 } else {
                     field.shape.skip(reader, Strings::Any)?;
                 }
@@ -92,7 +99,7 @@ pub(super) fn element_object<'a>(
         }
         Shape::Optional(inner) => {
             if reader.present()? {
-                element_object(inner, reader)
+                first_object(inner, reader)
             } else {
                 Ok(None)
             }

@@ -10,10 +10,10 @@ use super::content::{self, Named};
 use super::question::Question;
 use super::stand_in::{StandIn, Texts};
 use super::subject::{Asked, Resolved, View};
-use super::{Class, knowledge, old_list::OldList};
+use super::{Class, old_list::OldList};
 use crate::policy::access::{Allowed, Denial, Need, Permission, RuleId, Ruling, Subject, needs};
 use crate::protocol::header::{Procedure, Program};
-use crate::protocol::object::Object;
+use crate::protocol::object::{Object, Uuid};
 use crate::protocol::payload::{self, Found, Payload};
 use crate::protocol::table::{ProcedureInfo, remote};
 use crate::protocol::xdr::Writer;
@@ -47,6 +47,8 @@ pub(super) struct Passage {
     pub(super) arguments: Option<Vec<u8>>,
     /// What its reply is for.
     pub(super) follow: Follow,
+    /// Stand-ins that are in the arguments, to be turned back in an error.
+    pub(super) texts: Texts,
     /// What is to be recorded of objects that were hidden, and of rules in shadow.
     pub(super) records: Vec<Refusal>,
     /// What allows it, if that is to be recorded.
@@ -71,8 +73,8 @@ pub(super) enum Follow {
     /// It names an object that the client must be allowed to see; if not, the call is made again
     /// with a stand-in.
     Check,
-    /// The call was made with stand-ins.
-    StandIn(Texts),
+    /// The call makes something, and what is in its way may be hidden.
+    Made,
     /// A list: only what the client may see stays.
     Filter { permission: Permission, form: Form },
 }
@@ -109,12 +111,18 @@ pub(super) enum Stop {
 
 /// What one judgement has come to so far.
 #[derive(Default)]
-pub(super) struct Progress {
+pub(super) struct Progress<'a> {
     pub(super) asked: Asked,
     pub(super) edits: Vec<(Range<usize>, Vec<u8>)>,
     texts: Texts,
+    /// Classes of which an object was replaced.
+    replaced: Vec<Class>,
     records: Vec<Refusal>,
     granted: Option<Granted>,
+    /// The domain that the call acts on.
+    pub(super) domain: Option<Uuid>,
+    /// The XML in the save image that the call reads.
+    pub(super) saved: Option<&'a str>,
 }
 
 /// An object of the arguments, and what the rules know of it.
@@ -134,15 +142,12 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn steps(&self, progress: &mut Progress) -> Result<Passage, Stop> {
-        if let Some(passage) = self.deregistration(progress) {
-            return Ok(passage);
-        }
+    fn steps(&self, progress: &mut Progress<'a>) -> Result<Passage, Stop> {
         let acted = self.find_objects(progress)?;
-        if !progress.texts.is_empty() {
-            let texts = std::mem::take(&mut progress.texts);
-            return Ok(self.passage(Follow::StandIn(texts), progress));
-        }
+        progress.domain = acted.iter().find_map(|act| match act.found.object {
+            Object::Domain { uuid, .. } => Some(uuid),
+            _ => None,
+        });
         if let Some(passage) = self.hide_by_name(&acted, progress) {
             return Ok(passage);
         }
@@ -151,24 +156,11 @@ impl<'a> Case<'a> {
         for act in &acted {
             self.correct_name(act, progress);
         }
-        Ok(self.pass_on(&acted, progress))
-    }
-
-    /// The client must not end the proxy's own registrations: they do not exist for it.
-    fn deregistration(&self, progress: &mut Progress) -> Option<Passage> {
-        let class = knowledge::deregisters(self.row.number)?;
-        let callback = i32::try_from(self.args.word("callbackID")?.cast_signed()).ok()?;
-        if self.program != Program::REMOTE || !self.view.knowledge.is_own(class, callback) {
-            return None;
-        }
-        let mut texts = Texts::new();
-        let id = self.stand_in.id(callback, &mut texts);
-        self.edit("callbackID", &id.to_be_bytes(), progress);
-        Some(self.passage(Follow::StandIn(texts), progress))
+        Ok(self.pass_on(&acted, !named.is_empty(), progress))
     }
 
     /// Looks up every object of the arguments and replaces those that are absent or hidden.
-    fn find_objects(&self, progress: &mut Progress) -> Result<Vec<Acted<'a>>, Stop> {
+    fn find_objects(&self, progress: &mut Progress<'a>) -> Result<Vec<Acted<'a>>, Stop> {
         if is_registration(self.row) {
             // Events are judged one by one when they come.
             return Ok(Vec::new());
@@ -201,7 +193,7 @@ impl<'a> Case<'a> {
     }
 
     /// Whether the client may see an object of which nothing more can be learned.
-    fn sees(&self, subject: &Subject<'_>, progress: &mut Progress) -> bool {
+    fn sees(&self, subject: &Subject<'_>, progress: &mut Progress<'a>) -> bool {
         let getattr = Permission::getattr(subject.class);
         match self.view.table.settle(getattr, subject) {
             Ruling::Allow(allowed) => {
@@ -221,12 +213,13 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn replace(&self, found: &Found<'_>, progress: &mut Progress) {
+    fn replace(&self, found: &Found<'_>, progress: &mut Progress<'a>) {
         let parent = self.is_parent_hidden(&found.object);
         let bytes = self
             .stand_in
             .object(&found.object, parent, &mut progress.texts);
         progress.edits.push((found.range.clone(), bytes));
+        progress.replaced.push(found.object.class());
     }
 
     /// Whether what a volume or port lies in is hidden as well.
@@ -248,15 +241,15 @@ impl<'a> Case<'a> {
     }
 
     /// A look-up by a name alone that no rule lets the client see, whatever else the object may be.
-    fn hide_by_name(&self, acted: &[Acted<'a>], progress: &mut Progress) -> Option<Passage> {
+    fn hide_by_name(&self, acted: &[Acted<'a>], progress: &mut Progress<'a>) -> Option<Passage> {
         let subject = self.looked_up(acted)?;
         let Ruling::Deny(denial) = self.view.table.visible(&subject) else {
             return None;
         };
         progress.records.push(hidden(&subject, Some(denial)));
         let (bytes, texts) = self.look_up_stand_in()?;
-        let mut passage = self.passage(Follow::StandIn(texts), progress);
-        passage.arguments = Some(bytes);
+        let mut passage = self.passage(Follow::Learn, progress);
+        (passage.arguments, passage.texts) = (Some(bytes), texts);
         Some(passage)
     }
 
@@ -328,7 +321,7 @@ impl<'a> Case<'a> {
         &self,
         acted: &[Acted<'a>],
         named: &[Named],
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<(), Stop> {
         let needs = needs(self.program, self.row.number);
         for need in needs.iter().flat_map(|needs| &needs.permissions) {
@@ -353,7 +346,7 @@ impl<'a> Case<'a> {
         class: Class,
         acted: &[Acted<'a>],
         named: &'s [Named],
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<Vec<Subject<'s>>, Stop> {
         if class == Class::Connect {
             return Ok(vec![Subject::of(class)]);
@@ -363,11 +356,9 @@ impl<'a> Case<'a> {
             let of_class = acted.iter().filter(|act| act.subject.class == class);
             subjects.extend(of_class.map(|act| act.subject));
         }
-        if let (Class::NodeDevice, Some(name)) = (class, self.args.text("name")) {
-            subjects.push(Subject {
-                name: Some(name),
-                ..Subject::of(class)
-            });
+        if progress.replaced.contains(&class) && subjects.is_empty() {
+            // It does not exist.
+            return Ok(subjects);
         }
         for named in named.iter().filter(|named| named.class == class) {
             subjects.push(content::subject(named));
@@ -387,7 +378,7 @@ impl<'a> Case<'a> {
     }
 
     /// What is copied is read.
-    fn check_clone(&self, acted: &[Acted<'a>], progress: &mut Progress) -> Result<(), Stop> {
+    fn check_clone(&self, acted: &[Acted<'a>], progress: &mut Progress<'a>) -> Result<(), Stop> {
         let Some(read) = Permission::find(Class::StorageVol, "data_read") else {
             return Ok(());
         };
@@ -414,7 +405,7 @@ impl<'a> Case<'a> {
         &self,
         permission: Permission,
         subject: &Subject<'_>,
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<(), Stop> {
         let allowed = match self.view.table.settle(permission, subject) {
             Ruling::Allow(allowed) => allowed,
@@ -446,7 +437,7 @@ impl<'a> Case<'a> {
         permission: Permission,
         subject: &Subject<'_>,
         allowed: &Allowed,
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<Option<RuleId>, Stop> {
         let mut broken = None;
         for id in &allowed.guarded {
@@ -456,7 +447,7 @@ impl<'a> Case<'a> {
             let Some(guards) = rule.guards else {
                 return Ok(Some(*id));
             };
-            match content::check(guards, self.program, self.row.number, &self.args) {
+            match self.check_content(guards, progress)? {
                 Ok(()) => return Ok(Some(*id)),
                 Err(reason) => {
                     let denial = Denial::of_guards(*id, permission, rule.shadow);
@@ -476,13 +467,17 @@ impl<'a> Case<'a> {
     }
 
     /// The guards of the rules that grant the permission on some object, which is not known yet.
-    pub(super) fn check_guards_of_any(&self, permission: Permission) -> Result<(), Stop> {
+    pub(super) fn check_guards_of_any(
+        &self,
+        permission: Permission,
+        progress: &mut Progress<'a>,
+    ) -> Result<(), Stop> {
         let mut broken = None;
         for rule in self.view.table.grants(permission) {
             let Some(guards) = rule.guards.filter(|_| !rule.shadow) else {
                 return Ok(());
             };
-            match content::check(guards, self.program, self.row.number, &self.args) {
+            match self.check_content(guards, progress)? {
                 Ok(()) => return Ok(()),
                 Err(reason) => broken = Some(reason),
             }
@@ -495,7 +490,7 @@ impl<'a> Case<'a> {
 
     /// A name that the client wrote and that is not the object's own is corrected, so that no
     /// driver can find another object by it than the one that was judged.
-    fn correct_name(&self, act: &Acted<'a>, progress: &mut Progress) {
+    fn correct_name(&self, act: &Acted<'a>, progress: &mut Progress<'a>) {
         let object = correct(act);
         if object == act.found.object {
             return;
@@ -504,7 +499,7 @@ impl<'a> Case<'a> {
         progress.edits.push((act.found.range.clone(), bytes));
     }
 
-    pub(super) fn edit(&self, field: &str, bytes: &[u8], progress: &mut Progress) {
+    pub(super) fn edit(&self, field: &str, bytes: &[u8], progress: &mut Progress<'a>) {
         if let Some(range) = self.args.range(field) {
             progress.edits.push((range, bytes.to_vec()));
         }
@@ -512,7 +507,7 @@ impl<'a> Case<'a> {
 
     /// The call goes on; what comes back is a list, an object that was looked for, or to be learned
     /// from.
-    fn pass_on(&self, acted: &[Acted<'a>], progress: &mut Progress) -> Passage {
+    fn pass_on(&self, acted: &[Acted<'a>], makes: bool, progress: &mut Progress<'a>) -> Passage {
         let list = needs(self.program, self.row.number).and_then(|needs| needs.filter);
         if let Some(permission) = list.filter(|_| !is_registration(self.row)) {
             let any = Subject::of(permission.class());
@@ -527,6 +522,8 @@ impl<'a> Case<'a> {
         };
         let follow = if looks_up(self.row).is_some_and(checks) {
             Follow::Check
+        } else if makes {
+            Follow::Made
         } else {
             Follow::Learn
         };
@@ -537,13 +534,12 @@ impl<'a> Case<'a> {
         &self,
         permission: Permission,
         acted: &[Acted<'a>],
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Passage {
         let old = (self.program == Program::REMOTE)
             .then(|| OldList::of(self.row.number, &self.args, acted.first().map(correct)))
             .flatten();
-        if let Some(old) = old {
-            progress.edits.clear();
+        if let Some(old) = old.filter(|_| progress.replaced.is_empty()) {
             let (procedure, arguments) = (old.procedure, old.arguments.clone());
             let form = Form::Old(old);
             let mut passage = self.passage(Follow::Filter { permission, form }, progress);
@@ -560,15 +556,17 @@ impl<'a> Case<'a> {
         self.passage(Follow::Filter { permission, form }, progress)
     }
 
-    fn passage(&self, follow: Follow, progress: &mut Progress) -> Passage {
+    fn passage(&self, follow: Follow, progress: &mut Progress<'a>) -> Passage {
         let mut edits = std::mem::take(&mut progress.edits);
         edits.sort_by_key(|(range, _)| range.start);
         Passage {
             procedure: self.row.number,
+            texts: std::mem::take(&mut progress.texts),
             arguments: (!edits.is_empty()).then(|| splice(self.args.bytes(), &edits)),
             follow,
             records: std::mem::take(&mut progress.records),
-            granted: progress.granted.take(),
+            // What was replaced is hidden, and the call recorded as that.
+            granted: progress.granted.take().filter(|_| progress.replaced.is_empty()),
         }
     }
 }

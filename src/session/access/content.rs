@@ -3,31 +3,17 @@
 
 use std::borrow::Cow;
 
+use super::Class;
 use super::case::{Acted, Case, Progress, Stop, refuse, xdr};
 use super::question::{Answer, Question};
 use super::subject::View;
-use super::Class;
 use crate::policy::access::{Owner, Permission, Subject};
-use crate::policy::guard::{self, Guards, Unreadable};
+use crate::policy::guard::{self, Content, Guards, Unreadable};
 pub(super) use crate::policy::guard::{Named, NamedOwner};
 use crate::protocol::args::ParamValue;
-use crate::protocol::header::{Procedure, Program};
+use crate::protocol::header::Program;
 use crate::protocol::object::Object;
-use crate::protocol::payload::Payload;
 use crate::protocol::table::remote;
-
-/// Whether everything that a call carries keeps to the guards; else what does not.
-pub(super) fn check(
-    guards: &Guards,
-    program: Program,
-    procedure: Procedure,
-    args: &Payload<'_>,
-) -> Result<(), String> {
-    let contents = guard::contents(program, procedure, args).map_err(|why| why.to_string())?;
-    contents
-        .iter()
-        .try_for_each(|content| guards.check(content).map_err(|why| why.to_string()))
-}
 
 /// The questions for what may be there already under a name or UUID that content names. None are
 /// asked where no rule looks at objects of the class.
@@ -87,20 +73,50 @@ pub(super) fn subject(named: &Named) -> Subject<'_> {
 }
 
 impl<'a> Case<'a> {
+    /// Whether everything that the call carries keeps to the guards; else what does not.
+    pub(super) fn check_content(
+        &self,
+        guards: &Guards,
+        progress: &mut Progress<'a>,
+    ) -> Result<Result<(), String>, Stop> {
+        let contents = guard::contents(self.program, self.row.number, &self.args);
+        let saved = progress.saved.map(Content::domain).transpose();
+        let contents = match (contents, saved) {
+            (Ok(mut contents), Ok(saved)) => {
+                contents.extend(saved);
+                contents
+            }
+            (Err(why), _) | (_, Err(why)) => return Ok(Err(why.to_string())),
+        };
+        for content in &contents {
+            let size = match progress.domain.filter(|_| guards.needs_size(content)) {
+                Some(domain) => self
+                    .ask_for_xml(&Question::DomainXml(domain), progress)?
+                    .and_then(|xml| guard::domain_size(xml).ok()),
+                None => None,
+            };
+            if let Err(violation) = guards.check_on(content, size) {
+                return Ok(Err(violation.to_string()));
+            }
+        }
+        Ok(Ok(()))
+    }
+
     /// What the content of the call would make, rename to, restore or start; and what is there
     /// already under those names is asked for.
     pub(super) fn named_by_content(
         &self,
         acted: &[Acted<'a>],
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<Vec<Named>, Stop> {
         let marks = self.view.marks;
         let named = guard::named(self.program, self.row.number, &self.args, marks);
         let mut named = named.map_err(|why| self.unreadable(&why))?;
         if let Some(saved) = self.saved() {
             // Before the daemon opens a file for the client, the path itself must be allowed.
-            self.check_paths()?;
+            self.check_paths(progress)?;
             if let Some(xml) = self.ask_for_xml(&saved, progress)? {
+                progress.saved = Some(xml);
                 let domain = guard::domain_named(xml, marks);
                 named.push(domain.map_err(|why| self.unreadable(&why))?);
             }
@@ -124,7 +140,11 @@ impl<'a> Case<'a> {
     }
 
     fn unreadable(&self, why: &Unreadable) -> Stop {
-        let class = self.row.acl.iter().find_map(|rule| Class::from_name(rule.object));
+        let class = self
+            .row
+            .acl
+            .iter()
+            .find_map(|rule| Class::from_name(rule.object));
         let subject = Subject::of(class.unwrap_or(Class::Connect));
         refuse(None, &subject, None, why.to_string())
     }
@@ -153,30 +173,32 @@ impl<'a> Case<'a> {
 
     /// The guards of the rules that would let the client write a domain, without regard to the
     /// domain, which is not known yet.
-    fn check_paths(&self) -> Result<(), Stop> {
+    fn check_paths(&self, progress: &mut Progress<'a>) -> Result<(), Stop> {
         let Some(write) = Permission::find(Class::Domain, "write") else {
             return Ok(());
         };
-        self.check_guards_of_any(write)
+        self.check_guards_of_any(write, progress)
     }
 
     /// The XML that a question asks for; `None` if the daemon does not tell it.
     fn ask_for_xml(
         &self,
         question: &Question,
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<Option<&'a str>, Stop> {
         match self.view.answers.get(question) {
             None => {
                 progress.asked.add(question.clone());
                 Err(Stop::Ask)
             }
-            // The daemon says why, about a path that the client may use.
-            Some(Answer::Absent | Answer::Failed | Answer::Owner(_)) => Ok(None),
             Some(Answer::Reply(reply)) => {
                 let reply = question.read(reply);
-                Ok(Some(reply.and_then(|reply| reply.text("xml")).unwrap_or("")))
+                Ok(Some(
+                    reply.and_then(|reply| reply.text("xml")).unwrap_or(""),
+                ))
             }
+            // The daemon says why, about a path that the client may use.
+            Some(_) => Ok(None),
         }
     }
 
@@ -213,7 +235,7 @@ impl<'a> Case<'a> {
     }
 
     /// Writes the client's mark into a new domain that has none. It is judged with it.
-    fn stamp(&self, named: &mut [Named], progress: &mut Progress) -> Result<(), Stop> {
+    fn stamp(&self, named: &mut [Named], progress: &mut Progress<'a>) -> Result<(), Stop> {
         let Some((field, named)) = self.new_domain(named) else {
             return Ok(());
         };
@@ -237,13 +259,14 @@ impl<'a> Case<'a> {
     fn new_domain<'n>(&self, named: &'n mut [Named]) -> Option<(&'static str, &'n mut Named)> {
         let field = match (self.program, self.row.number) {
             (Program::REMOTE, remote::DOMAIN_DEFINE_XML | remote::DOMAIN_DEFINE_XML_FLAGS) => "xml",
-            (
-                Program::REMOTE,
-                remote::DOMAIN_CREATE_XML | remote::DOMAIN_CREATE_XML_WITH_FILES,
-            ) => "xml_desc",
+            (Program::REMOTE, remote::DOMAIN_CREATE_XML | remote::DOMAIN_CREATE_XML_WITH_FILES) => {
+                "xml_desc"
+            }
             _ => return None,
         };
-        let domain = named.iter_mut().find(|named| named.class == Class::Domain)?;
+        let domain = named
+            .iter_mut()
+            .find(|named| named.class == Class::Domain)?;
         Some((field, domain))
     }
 }

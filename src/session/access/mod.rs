@@ -9,11 +9,13 @@
 //! - `subject`: objects with what is proven of them.
 //! - `question`: what is asked of the daemon.
 //! - `knowledge`: what has been learned and still holds.
+//! - `watches`, `registration`: the events that tell how long it holds.
 //! - `stand_in`: objects that do not exist.
 //! - `old_list`: the old forms of lists.
 //! - `reply`, `event`: what comes back.
 //! - `task`: what waits for answers.
-//! - `refusal`: what the client is told, and what is recorded.
+//! - `redaction`: errors that would tell of hidden objects.
+//! - [`refusal`]: what the client is told, and what is recorded.
 
 mod case;
 mod content;
@@ -21,35 +23,40 @@ mod event;
 mod knowledge;
 mod old_list;
 mod question;
+mod redaction;
 pub mod refusal;
+mod registration;
 mod reply;
 mod stand_in;
 mod subject;
 mod task;
+mod watches;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use case::{Case, Follow, Outcome, Passage};
-use knowledge::{Knowledge, Since, Watch};
+use knowledge::{Knowledge, Since};
 use question::{Answers, Question};
 use refusal::Refusals;
-use stand_in::StandIn;
+use stand_in::{StandIn, Texts};
 use subject::View;
 use task::{Held, Kind, Task, Tasks};
+use watches::{Watch, Watches};
 
 use super::calls::{Call, Calls, Effect};
 use super::streams::Streams;
 use super::{Action, Peer, Setup, UpstreamId, Verdict};
-use crate::policy::access::{Gate, Table};
+use crate::policy::access::{Allowed, Gate, Ruling, Table};
 use crate::protocol::fault::Fault;
 use crate::protocol::frame::{self, Frame};
-use crate::protocol::header::{Header, MessageType, Serial, Status};
+use crate::protocol::header::{Header, MessageType, Procedure, Program, Serial, Status};
 pub(crate) use crate::protocol::object::Class;
 use crate::protocol::payload::Payload;
 use crate::protocol::shape::Field;
 use crate::protocol::table::{self, ProcedureInfo};
+use crate::protocol::xdr::Writer;
 
 /// The connection that the decisions are about.
 pub(super) struct Line<'a> {
@@ -75,12 +82,21 @@ struct Note {
 
 #[derive(Debug)]
 enum What {
-    /// The client's call, with its arguments where they may be needed again.
-    Client { follow: Follow, arguments: Vec<u8> },
+    /// The client's call, with its arguments where they may be needed again, and what is to be
+    /// turned back in an error.
+    Client {
+        follow: Follow,
+        texts: Texts,
+        arguments: Vec<u8>,
+    },
     /// An answer that a task waits for.
     Answer { task: u32, question: Question },
     /// An answer to a registration of the proxy's own.
     Watch(Watch),
+    /// An answer to a registration of the client's that both use.
+    Registered(Watch),
+    /// An answer to the end of a registration of the client's that both used.
+    Deregistered(Watch),
 }
 
 /// The decisions on one connection.
@@ -94,6 +110,7 @@ pub(super) struct Access {
     /// Name of the daemon.
     upstream: Arc<str>,
     knowledge: Knowledge,
+    watches: Watches,
     stand_in: StandIn,
     tasks: Tasks,
     notes: HashMap<NoteId, Note>,
@@ -116,6 +133,7 @@ impl Access {
             generation,
             knowledge: Knowledge::default(),
             upstream: Arc::clone(upstream),
+            watches: Watches::default(),
             stand_in: StandIn::new(setup.seed),
             tasks: Tasks::default(),
             notes: HashMap::new(),
@@ -165,13 +183,24 @@ impl Access {
     }
 
     /// Decides on a call of the client's.
-    pub(super) fn call(&mut self, frame: &Frame<'_>, effect: Effect, line: &mut Line<'_>) -> Verdict {
+    pub(super) fn call(
+        &mut self,
+        frame: &Frame<'_>,
+        effect: Effect,
+        line: &mut Line<'_>,
+    ) -> Verdict {
         let header = frame.header;
         let gate = if self.open {
             Gate::Relay
         } else {
             self.table.gate(header.program, header.procedure)
         };
+        if !matches!(gate, Gate::Refuse(_))
+            && watches::concerns(header.program, header.procedure)
+            && let Some(verdict) = self.register(frame, effect, line)
+        {
+            return verdict;
+        }
         match gate {
             Gate::Relay => {
                 line.relay(header, effect, None);
@@ -188,6 +217,9 @@ impl Access {
 
     fn judge_frame(&mut self, frame: &Frame<'_>, effect: Effect, line: &mut Line<'_>) -> Verdict {
         let header = frame.header;
+        let Some(row) = table::lookup(header.program, header.procedure) else {
+            return self.unknown(header, effect, line);
+        };
         if self.tasks.is_full(frame.payload.len()) {
             return Verdict::Hold;
         }
@@ -201,7 +233,7 @@ impl Access {
         } else {
             Answers::new()
         };
-        let Some(outcome) = self.judge(header, frame.arguments(), &answers) else {
+        let Some(outcome) = self.judge(header.program, row, frame.arguments(), &answers) else {
             self.refuse_unreadable(header, line);
             return Verdict::Consumed;
         };
@@ -218,7 +250,7 @@ impl Access {
                     line.relay(header, effect, note);
                     return Verdict::Relay(Peer::Upstream(line.upstream));
                 }
-                if has_descriptors && !matches!(passage.follow, Follow::StandIn(_)) {
+                if has_descriptors && passage.texts.is_empty() {
                     // Its descriptors can go on only with the frame as it is.
                     let refusal = refusal::misnamed();
                     self.refuse(header, refusal, line);
@@ -247,11 +279,36 @@ impl Access {
         Verdict::Consumed
     }
 
+    /// A procedure that is not known, and that only rules in shadow would refuse.
+    fn unknown(&mut self, header: Header, effect: Effect, line: &mut Line<'_>) -> Verdict {
+        match self.table.decide_unknown() {
+            Ruling::Allow(Allowed { shadow, .. }) => {
+                let refusal = shadow.map(|denial| refusal::of_gate(header, denial));
+                self.record(header, refusal.as_slice(), line);
+                line.relay(header, effect, None);
+                Verdict::Relay(Peer::Upstream(line.upstream))
+            }
+            Ruling::Deny(denial) => {
+                self.refuse(header, refusal::of_gate(header, denial), line);
+                Verdict::Consumed
+            }
+            Ruling::Unknown => {
+                self.refuse(header, refusal::undecided(), line);
+                Verdict::Consumed
+            }
+        }
+    }
+
     /// `None` if the arguments cannot be read.
-    fn judge(&self, header: Header, arguments: &[u8], answers: &Answers) -> Option<Outcome> {
-        let row = table::lookup(header.program, header.procedure)?;
+    fn judge(
+        &self,
+        program: Program,
+        row: &'static ProcedureInfo,
+        arguments: &[u8],
+        answers: &Answers,
+    ) -> Option<Outcome> {
         let case = Case {
-            program: header.program,
+            program,
             row,
             args: Payload::read(row.args, arguments).ok()?,
             view: self.view(answers),
@@ -273,19 +330,22 @@ impl Access {
     fn follow(&mut self, header: Header, passage: Passage, arguments: &[u8]) -> Option<NoteId> {
         let row = table::lookup(header.program, passage.procedure)?;
         let arguments = match &passage.follow {
-            Follow::Learn if !teaches(row) => return None,
-            Follow::Check => arguments.to_vec(),
+            Follow::Learn if passage.texts.is_empty() && !teaches(row) => return None,
+            Follow::Check | Follow::Made => arguments.to_vec(),
             _ => Vec::new(),
         };
-        let follow = passage.follow;
-        let what = What::Client { follow, arguments };
+        let what = What::Client {
+            follow: passage.follow,
+            texts: passage.texts,
+            arguments,
+        };
         Some(self.note(Some(header), what))
     }
 
     fn note(&mut self, original: Option<Header>, what: What) -> NoteId {
         let id = self.next_note;
         self.next_note = self.next_note.wrapping_add(1);
-        let since = self.knowledge.now();
+        let since = self.knowledge.now(&self.watches);
         let note = Note {
             original,
             since,
@@ -329,9 +389,9 @@ impl Access {
         let id = self.tasks.add(task, &questions);
         for question in questions {
             for class in classes(&question) {
-                for watch in self.knowledge.watch(*class) {
-                    let note = self.note(None, What::Watch(*watch));
-                    self.ask(watch.procedure(), note, line, |writer| watch.encode(writer));
+                for watch in self.watches.wanted(*class) {
+                    let note = self.note(None, What::Watch(watch));
+                    self.ask(watch.register(), note, line, |writer| watch.encode(writer));
                 }
             }
             let what = What::Answer {
@@ -349,10 +409,10 @@ impl Access {
     /// A call of the proxy's own.
     fn ask(
         &mut self,
-        procedure: crate::protocol::header::Procedure,
+        procedure: Procedure,
         note: NoteId,
         line: &mut Line<'_>,
-        arguments: impl FnOnce(&mut crate::protocol::xdr::Writer<'_>),
+        arguments: impl FnOnce(&mut Writer<'_>),
     ) {
         let serial = self.own_serial(line);
         let call = Header::remote_call(procedure, serial);

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use super::watches::{self, Watch};
 use crate::policy::access::OwnerMark;
 use crate::policy::guard;
 use crate::protocol::fault::{self, code};
@@ -59,6 +60,8 @@ pub(super) enum Question {
     Binding(String),
     /// The XML in a file that a domain was saved to.
     SaveImage(String),
+    /// That the daemon ends a registration of the proxy's own.
+    Release(Watch, i32),
     /// The XML of a domain's managed save image.
     ManagedSave(Uuid),
 }
@@ -74,6 +77,8 @@ pub(super) enum Answer {
     Reply(Vec<u8>),
     /// What an owner mark says.
     Owner(Option<String>),
+    /// The names of all domains.
+    Domains(HashMap<Uuid, Box<str>>),
 }
 
 /// The answers that one decision rests on.
@@ -102,6 +107,7 @@ impl Question {
             Self::VolumeXml(..) => remote::STORAGE_VOL_GET_XML_DESC,
             Self::Interface(_) => remote::INTERFACE_LOOKUP_BY_NAME,
             Self::Binding(_) => remote::NWFILTER_BINDING_LOOKUP_BY_PORT_DEV,
+            Self::Release(..) => watches::release(),
             Self::SaveImage(_) => remote::DOMAIN_SAVE_IMAGE_GET_XML_DESC,
             Self::ManagedSave(_) => remote::DOMAIN_MANAGED_SAVE_GET_XML_DESC,
         }
@@ -149,14 +155,17 @@ impl Question {
                 Object::StorageVol { pool, name, key }.encode(writer);
                 writer.u32(0);
             }
+            Self::Release(_, callback) => _ = writer.i32(*callback),
             Self::SaveImage(path) => _ = writer.string(path).u32(0),
         }
     }
 
     /// What a good reply's payload is worth.
     pub(super) fn good(&self, payload: &[u8], marks: &[OwnerMark]) -> Answer {
-        let Self::Owner(_, place) = self else {
-            return Answer::Reply(payload.to_vec());
+        let place = match self {
+            Self::Owner(_, place) => place,
+            Self::Domains => return self.read(payload).map_or(Answer::Failed, all_domains),
+            _ => return Answer::Reply(payload.to_vec()),
         };
         let metadata = self.read(payload);
         let metadata = metadata.as_ref().and_then(|reply| reply.text("metadata"));
@@ -190,6 +199,14 @@ impl Question {
         let row = table::lookup(Program::REMOTE, self.procedure())?;
         Payload::read(row.ret, reply).ok()
     }
+}
+
+fn all_domains(list: Payload<'_>) -> Answer {
+    let domains = list.objects().filter_map(|found| match found.object {
+        Object::Domain { name, uuid, .. } => Some((uuid, name.into())),
+        _ => None,
+    });
+    Answer::Domains(domains.collect())
 }
 
 /// `VIR_DOMAIN_STATS_STATE`, `_BALLOON`, `_VCPU`.

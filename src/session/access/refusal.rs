@@ -110,6 +110,11 @@ fn without_object(reason: impl Into<String>) -> Refusal {
     }
 }
 
+/// A call of which the rules cannot say what it is.
+pub(super) fn undecided() -> Refusal {
+    without_object("it cannot be told what the call does")
+}
+
 impl Access {
     /// Refuses a call.
     pub(super) fn refuse(&mut self, header: Header, refusal: Refusal, line: &mut Line<'_>) {

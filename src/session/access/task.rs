@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::case::Follow;
 use super::knowledge::Since;
 use super::question::{Answer, Answers, Question};
+use super::stand_in::Texts;
 use crate::protocol::header::{Header, Procedure, Serial};
 use crate::session::calls::Effect;
 
@@ -54,6 +55,7 @@ pub(super) enum Kind {
         /// What was called.
         procedure: Procedure,
         follow: Follow,
+        texts: Texts,
         arguments: Vec<u8>,
         since: Since,
     },
@@ -147,9 +149,10 @@ impl Tasks {
 
     /// The task of a call whose frame waits in the inbox, if it waits no more.
     pub(super) fn take_held(&mut self, serial: Serial) -> Held {
-        let held = self.tasks.iter().find(|(_, task)| {
-            matches!(task.kind, Kind::Held) && task.header.serial == serial
-        });
+        let held = self
+            .tasks
+            .iter()
+            .find(|(_, task)| matches!(task.kind, Kind::Held) && task.header.serial == serial);
         match held.map(|(id, task)| (*id, task.is_waiting())) {
             None => Held::New,
             Some((_, true)) => Held::Waiting,
@@ -182,6 +185,12 @@ impl Tasks {
         let mut overdue = Vec::new();
         for id in ids {
             if let Some(task) = self.tasks.get_mut(&id) {
+                // Nobody has asked for its answers for as long: its frame is gone.
+                let is_left = matches!(task.kind, Kind::Held) && !task.is_waiting();
+                if is_left {
+                    self.remove(id);
+                    continue;
+                }
                 task.fail();
                 task.deadline = now + PATIENCE;
                 if matches!(task.kind, Kind::Held) {
