@@ -148,13 +148,20 @@ impl Contents {
         }
     }
 
+    /// Its text.
+    ///
+    /// # Errors
+    /// A report that it is none.
+    pub fn text(&self) -> Result<&str, Report> {
+        policy::decode(&self.name, &self.bytes)
+    }
+
     /// The policy that it describes.
     ///
     /// # Errors
     /// A report of every problem.
     pub fn load(&self) -> Result<Loaded, Report> {
-        let text = policy::decode(&self.name, &self.bytes)?;
-        policy::load(&self.name, text, &paths::variable)
+        policy::load(&self.name, self.text()?, &paths::variable)
     }
 }
 
