@@ -114,9 +114,9 @@ pub(super) enum Stop {
 pub(super) struct Progress<'a> {
     pub(super) asked: Asked,
     pub(super) edits: Vec<(Range<usize>, Vec<u8>)>,
-    texts: Texts,
+    pub(super) texts: Texts,
     /// Classes of which an object was replaced.
-    replaced: Vec<Class>,
+    pub(super) replaced: Vec<Class>,
     records: Vec<Refusal>,
     granted: Option<Granted>,
     /// The domain that the call acts on.
@@ -193,7 +193,7 @@ impl<'a> Case<'a> {
     }
 
     /// Whether the client may see an object of which nothing more can be learned.
-    fn sees(&self, subject: &Subject<'_>, progress: &mut Progress<'a>) -> bool {
+    pub(super) fn sees(&self, subject: &Subject<'_>, progress: &mut Progress<'a>) -> bool {
         let getattr = Permission::getattr(subject.class);
         match self.view.table.settle(getattr, subject) {
             Ruling::Allow(allowed) => {
@@ -288,7 +288,11 @@ impl<'a> Case<'a> {
         for field in self.row.args {
             let name = field.name;
             let bytes = match name {
-                "name" | "key" | "path" | "usageID" | "wwnn" | "wwpn" => {
+                "path" => {
+                    let path = self.stand_in.path(self.args.text(name)?, &mut texts);
+                    xdr(|writer| _ = writer.string(&path))
+                }
+                "name" | "key" | "usageID" | "wwnn" | "wwpn" => {
                     let text = self.stand_in.text(self.args.text(name)?, &mut texts);
                     xdr(|writer| _ = writer.string(&text))
                 }
@@ -356,13 +360,19 @@ impl<'a> Case<'a> {
             let of_class = acted.iter().filter(|act| act.subject.class == class);
             subjects.extend(of_class.map(|act| act.subject));
         }
-        if progress.replaced.contains(&class) && subjects.is_empty() {
-            // It does not exist.
+        let lies_in = match class {
+            Class::StorageVol => Class::StoragePool,
+            Class::NetworkPort => Class::Network,
+            other => other,
+        };
+        let is_absent = |class| progress.replaced.contains(&class);
+        if subjects.is_empty() && (is_absent(class) || is_absent(lies_in)) {
+            // It does not exist, or what it would be in.
             return Ok(subjects);
         }
         for named in named.iter().filter(|named| named.class == class) {
             subjects.push(content::subject(named));
-            for question in content::existing(&self.view, named) {
+            for question in content::existing(&self.view, named, acted) {
                 match self.view.existing(class, question, &mut progress.asked) {
                     Resolved::Subject(subject) => subjects.push(subject),
                     Resolved::Absent => {}

@@ -10,19 +10,21 @@ use super::subject::View;
 use crate::policy::access::{Owner, Permission, Subject};
 use crate::policy::guard::{self, Content, Guards, Unreadable};
 pub(super) use crate::policy::guard::{Named, NamedOwner};
-use crate::protocol::args::ParamValue;
+use crate::protocol::args::{self, ParamValue};
 use crate::protocol::header::Program;
 use crate::protocol::object::Object;
 use crate::protocol::table::remote;
 
 /// The questions for what may be there already under a name or UUID that content names. None are
-/// asked where no rule looks at objects of the class.
-pub(super) fn existing(view: &View<'_>, named: &Named) -> Vec<Question> {
+/// asked where no rule looks at objects of the class, nor about the UUID where the call is about an
+/// object of the class already: daemons take no other UUID than its.
+pub(super) fn existing(view: &View<'_>, named: &Named, acted: &[Acted<'_>]) -> Vec<Question> {
     let mut questions = Vec::new();
     if view.table.asks(named.class).is_empty() {
         return questions;
     }
-    if let Some(uuid) = named.uuid {
+    let is_other = acted.iter().all(|act| act.subject.class != named.class);
+    if let Some(uuid) = named.uuid.filter(|_| is_other) {
         questions.extend(match named.class {
             Class::Domain => Some(Question::Domain(uuid)),
             Class::Network => Some(Question::Network(uuid)),
@@ -112,13 +114,18 @@ impl<'a> Case<'a> {
         let marks = self.view.marks;
         let named = guard::named(self.program, self.row.number, &self.args, marks);
         let mut named = named.map_err(|why| self.unreadable(&why))?;
-        if let Some(saved) = self.saved() {
+        if let Some((field, saved)) = self.saved() {
             // Before the daemon opens a file for the client, the path itself must be allowed.
             self.check_paths(progress)?;
             if let Some(xml) = self.ask_for_xml(&saved, progress)? {
                 progress.saved = Some(xml);
                 let domain = guard::domain_named(xml, marks);
-                named.push(domain.map_err(|why| self.unreadable(&why))?);
+                let domain = domain.map_err(|why| self.unreadable(&why))?;
+                if !self.sees(&subject(&domain), progress) {
+                    self.hide_image(field, progress);
+                    return Ok(Vec::new());
+                }
+                named.push(domain);
             }
         }
         for named in &mut named {
@@ -126,7 +133,7 @@ impl<'a> Case<'a> {
         }
         self.stamp(&mut named, progress)?;
         for named in &named {
-            for question in existing(&self.view, named) {
+            for question in existing(&self.view, named, acted) {
                 _ = self
                     .view
                     .existing(named.class, question, &mut progress.asked);
@@ -149,26 +156,49 @@ impl<'a> Case<'a> {
         refuse(None, &subject, None, why.to_string())
     }
 
-    /// The save image that the call reads.
-    fn saved(&self) -> Option<Question> {
+    /// The image of a hidden domain is no file.
+    fn hide_image(&self, field: &str, progress: &mut Progress<'a>) {
+        progress.replaced.push(Class::Domain);
+        progress.saved = None;
+        match self.args.text(field) {
+            Some(path) => {
+                let path = self.stand_in.path(path, &mut progress.texts);
+                self.edit(field, &xdr(|writer| _ = writer.string(&path)), progress);
+            }
+            None => {
+                let params = self.args.params("params").map(|(name, value)| match value {
+                    ParamValue::Text(path) if name == "file" => {
+                        let path = self.stand_in.path(&path, &mut progress.texts);
+                        (name, ParamValue::Text(path.into()))
+                    }
+                    value => (name, value),
+                });
+                let params: Vec<_> = params.collect();
+                let bytes = xdr(|writer| args::encode_params(&params, writer));
+                self.edit("params", &bytes, progress);
+            }
+        }
+    }
+
+    /// The save image that the call reads, and the argument that names it.
+    fn saved(&self) -> Option<(&'static str, Question)> {
         if self.program != Program::REMOTE {
             return None;
         }
-        let path = match self.row.number {
-            remote::DOMAIN_RESTORE | remote::DOMAIN_RESTORE_FLAGS => self.args.text("from"),
-            remote::DOMAIN_SAVE_IMAGE_GET_XML_DESC | remote::DOMAIN_SAVE_IMAGE_DEFINE_XML => {
-                self.args.text("file")
-            }
-            remote::DOMAIN_RESTORE_PARAMS => {
-                let mut params = self.args.params("params");
-                params.find_map(|(name, value)| match value {
-                    ParamValue::Text(Cow::Borrowed(path)) if name == "file" => Some(path),
-                    _ => None,
-                })
-            }
-            _ => None,
+        let field = match self.row.number {
+            remote::DOMAIN_RESTORE | remote::DOMAIN_RESTORE_FLAGS => "from",
+            remote::DOMAIN_SAVE_IMAGE_GET_XML_DESC | remote::DOMAIN_SAVE_IMAGE_DEFINE_XML => "file",
+            remote::DOMAIN_RESTORE_PARAMS => "params",
+            _ => return None,
         };
-        path.map(|path| Question::SaveImage(path.to_owned()))
+        let path = self.args.text(field).or_else(|| {
+            let mut params = self.args.params(field);
+            params.find_map(|(name, value)| match value {
+                ParamValue::Text(Cow::Borrowed(path)) if name == "file" => Some(path),
+                _ => None,
+            })
+        });
+        path.map(|path| (field, Question::SaveImage(path.to_owned())))
     }
 
     /// The guards of the rules that would let the client write a domain, without regard to the
