@@ -32,15 +32,18 @@ pub fn rule_text(file: &str, line: usize) -> Option<String> {
     let access = Pointer::default().key("access");
     let lists = [access.key("rules"), access];
     let rules = lists.iter().flat_map(|list| {
-        let rules = value.pointer(list.as_str()).and_then(|list| list.as_array());
+        let rules = value
+            .pointer(list.as_str())
+            .and_then(|list| list.as_array());
         (0..rules.map_or(0, Vec::len)).map(|index| list.index(index))
     });
     let mut places = rules.map(|rule| document.place(&rule));
     let place = places.find(|place| document.line(place) == line)?;
     let before = file.get(..place.start)?;
     let begin = before.rfind('\n').map_or(0, |newline| newline + 1);
-    if file.get(place.start..)?.starts_with('{') {
-        return Some(file.get(place)?.to_owned());
+    let rest = file.get(place.start..)?;
+    if rest.starts_with('{') {
+        return Some(braces(rest)?.to_owned());
     }
     // A block goes on as far as lines are indented as much as its first key.
     let column = place.start - begin;
@@ -48,7 +51,6 @@ pub fn rule_text(file: &str, line: usize) -> Option<String> {
         let indent = line.len() - line.trim_start_matches(' ').len();
         line.trim().is_empty() || indent >= column
     };
-    let rest = file.get(place.start..)?;
     let mut lines = rest.lines();
     let mut text = lines.next()?.to_owned();
     for line in lines.take_while(within) {
@@ -59,33 +61,57 @@ pub fn rule_text(file: &str, line: usize) -> Option<String> {
     Some(text)
 }
 
+/// What is in braces at the beginning of a text, with them. Braces in quotes and comments are none.
+fn braces(text: &str) -> Option<&str> {
+    let (mut depth, mut quote, mut before) = (0_usize, None, ' ');
+    let mut characters = text.char_indices();
+    while let Some((at, one)) = characters.next() {
+        match (quote, one) {
+            (Some('"'), '\\') => _ = characters.next(),
+            (Some(open), _) if one == open => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') => quote = Some(one),
+            (None, '#') if before.is_whitespace() => {
+                _ = characters.find(|(_, one)| *one == '\n');
+            }
+            (None, '{') => depth += 1,
+            (None, '}') if depth == 1 => return text.get(..=at),
+            (None, '}') => depth -= 1,
+            (None, _) => {}
+        }
+        before = one;
+    }
+    None
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is the failed test")]
 mod tests {
     use super::*;
 
-    const LIST: &str = "version: 1
+    const LIST: &str = r#"version: 1
 access:
 - who: acme
   allow: [domain:read,
     domain:start]   # as long as they pay
 
-  on: { domain: { name: \"acme-*\" } }
+  on: { domain: { name: "acme-*" } }
 
 # The next.
-- { who: lab,
-    allow: operator }
+- { who: lab, # not }
+    allow: operator, on: { domain: { name: "\"}", owner: '}''}' } } }
 - deny: domain:delete
-  who: \"*\"
+  who: "*"
 quotas: x
-";
+"#;
 
     #[test]
     fn a_rule_is_shown_as_it_is_written() {
         let first = "who: acme\nallow: [domain:read,\n  domain:start]   # as long as they pay\n\n\
                      on: { domain: { name: \"acme-*\" } }";
         assert_eq!(rule_text(LIST, 3).as_deref(), Some(first));
-        let second = "{ who: lab,\n    allow: operator }";
+        let second = r#"{ who: lab, # not }
+    allow: operator, on: { domain: { name: "\"}", owner: '}''}' } } }"#;
         assert_eq!(rule_text(LIST, 10).as_deref(), Some(second));
         let last = "deny: domain:delete\nwho: \"*\"";
         assert_eq!(rule_text(LIST, 12).as_deref(), Some(last));
@@ -111,7 +137,8 @@ access:
 - { who: \"*\", allow: read-only }
 ";
         let policy = crate::policy::load("f", text, &|_| None).unwrap().policy;
-        let find = |action| Permission::find(crate::protocol::object::Class::Domain, action).unwrap();
+        let find =
+            |action| Permission::find(crate::protocol::object::Class::Domain, action).unwrap();
         let lines = |action, who: &[&str]| policy.lines_that_allow(find(action), who);
         assert_eq!(lines("start", &["acme"]), [7, 8]);
         assert_eq!(lines("start", &["acme", "lab"]), [7, 8, 9]);
