@@ -10,6 +10,7 @@ use virtproxyd::server::{self, Options};
 
 mod client;
 mod commands;
+mod explain_id;
 mod passwd;
 
 use passwd::Passwd;
@@ -20,8 +21,8 @@ const USAGE: u8 = 2;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  ended as told, or idle for the time given by --timeout; `check`: no errors;
-     `explain`: there is a route
-  1  could not start, or the policy has errors; `explain`: there is no route
+     `explain`: there is a route, or a record
+  1  could not start, or the policy has errors; `explain`: there is none
   2  wrong usage; `check` and `explain`: the file cannot be read";
 
 /// A policy-driven proxy in front of libvirt's driver daemons
@@ -78,11 +79,14 @@ enum Command {
     },
     /// Print the JSON schema of the policy file
     Schema,
-    /// Tell which route serves a client and URI
+    /// Tell which route serves a client and URI, or why a call was refused
     Explain {
+        /// Id of a refusal, from the client's error: tells what the records say of it
+        #[arg(value_name = "ID", value_parser = explain_id::parse, conflicts_with_all = ["uri", "client", "listener"])]
+        id: Option<String>,
         /// URI as the client names it to the daemon, empty for none
-        #[arg(long)]
-        uri: String,
+        #[arg(long, required_unless_present = "id")]
+        uri: Option<String>,
         /// The client: user=NAME,uid=ID,group=NAME,gid=ID, any of them; group and gid may repeat.
         /// A remote one: dn="CN=NAME,O=NAME" or x509.KEY=VALUE, sasl=USER, address=IP
         #[arg(long = "as", value_name = "CLIENT")]

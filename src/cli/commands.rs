@@ -11,7 +11,7 @@ use virtproxyd::policy::model::{Listener, Policy};
 use virtproxyd::policy::{self, Report};
 use virtproxyd::server::{self, Source};
 
-use super::{Command, Format, USAGE, client, refuse};
+use super::{Command, Format, USAGE, client, explain_id, refuse};
 
 /// Runs a command.
 pub(super) fn run(command: Command) -> ExitCode {
@@ -24,6 +24,13 @@ pub(super) fn run(command: Command) -> ExitCode {
         Command::Passwd(passwd) => passwd.run(),
         Command::Schema => show(policy::schema(), ExitCode::SUCCESS),
         Command::Explain {
+            id: Some(id),
+            config,
+            format,
+            ..
+        } => explain_id::run(&id, &Source::new(config), format),
+        Command::Explain {
+            id: None,
             uri,
             client,
             listener,
@@ -31,6 +38,7 @@ pub(super) fn run(command: Command) -> ExitCode {
             format,
         } => {
             let source = Source::new(config);
+            let uri = uri.unwrap_or_default();
             match explain(&source, &uri, client.as_deref(), listener.as_deref()) {
                 Ok(explanation) => print_explanation(&explanation, format),
                 Err(code) => code,
@@ -72,17 +80,19 @@ fn explain(
     client: Option<&str>,
     listener: Option<&str>,
 ) -> Result<Explanation, ExitCode> {
-    let told = |code: u8| {
-        move |report: Report| {
-            eprint!("{}", report.render_human(io::stderr().is_terminal()));
-            ExitCode::from(code)
-        }
-    };
     let contents = source.read().map_err(told(USAGE))?;
     let policy = contents.load().map_err(told(1))?.policy;
     let listener = find_listener(&policy, listener).map_err(|error| refuse(&error))?;
     let facts = client::facts(client, listener).map_err(|error| refuse(&error))?;
     Ok(policy.explain(&facts, uri))
+}
+
+/// Tells a report, and gives the exit code back.
+pub(super) fn told(code: u8) -> impl Fn(Report) -> ExitCode {
+    move |report| {
+        eprint!("{}", report.render_human(io::stderr().is_terminal()));
+        ExitCode::from(code)
+    }
 }
 
 fn find_listener<'a>(policy: &'a Policy, name: Option<&str>) -> Result<&'a Listener, String> {
@@ -117,7 +127,7 @@ fn in_format(report: &Report, format: Format) -> String {
 
 /// Writes to standard output and passes `code` on. A reader that has seen enough (`| head`) is no
 /// failure; text that is lost otherwise is.
-fn show(text: impl Display, code: ExitCode) -> ExitCode {
+pub(super) fn show(text: impl Display, code: ExitCode) -> ExitCode {
     let mut out = io::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => super::fail(&error),

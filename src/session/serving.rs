@@ -1,5 +1,6 @@
 //! The open connection: calls, replies, streams and events between a client and its daemon.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -118,20 +119,34 @@ impl Serving {
     }
 
     /// Looks whether another policy is in force.
-    fn refresh(&mut self, router: &dyn Router, setup: &Setup) {
+    fn refresh(
+        &mut self,
+        router: &dyn Router,
+        setup: &Setup,
+        actions: &mut VecDeque<Action>,
+    ) {
         let generation = router.generation();
         if self.generation == generation {
             return;
         }
         self.generation = generation;
+        // What was refused by the old policy is told apart from what the new one refuses.
+        self.record_counts(actions);
         match (router.access(&setup.facts), &mut self.access) {
             (Some(table), Some(access)) => access.set_table(Some(table), generation),
             (None, Some(access)) => access.set_table(None, generation),
             (Some(table), none) => {
-                let access = Access::new(table, generation, setup.seed, &setup.refusals);
+                let access = Access::new(table, generation, &self.upstream.name, setup);
                 *none = Some(Box::new(access));
             }
             (None, None) => {}
+        }
+    }
+
+    /// Records what is not recorded yet of refused calls.
+    pub(super) fn record_counts(&mut self, actions: &mut VecDeque<Action>) {
+        if let Some(access) = &mut self.access {
+            access.record_counts(actions);
         }
     }
 
@@ -196,7 +211,7 @@ impl Session {
         let Phase::Serving(serving) = &mut self.phase else {
             return Verdict::Hold;
         };
-        serving.refresh(router, &self.setup);
+        serving.refresh(router, &self.setup, &mut self.actions);
         let (
             Header {
                 program,
@@ -268,7 +283,7 @@ impl Session {
         let Phase::Serving(serving) = &mut self.phase else {
             return Verdict::Consumed;
         };
-        serving.refresh(router, &self.setup);
+        serving.refresh(router, &self.setup, &mut self.actions);
         let header = frame.header;
         let broken = if header.kind.is_reply() {
             match self.serve_reply(from, frame, now) {

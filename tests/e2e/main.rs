@@ -12,6 +12,7 @@
 )]
 
 mod access;
+mod audit;
 mod descriptors;
 mod drain;
 mod equality;

@@ -57,7 +57,7 @@ pub(super) fn policy(
         compiler.problems,
     );
     let files = draft.files(document);
-    Some((draft.finish()?, files))
+    Some((draft.finish(document)?, files))
 }
 
 /// A named entry of the file: its place, and what it compiled to unless that failed.
@@ -85,7 +85,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Where the listeners name files, or would if they did not leave them out.
+    /// Where files are named, or would be if they were not left out.
     fn files(&self, document: &Document<'_>) -> Vec<FilePlace> {
         const KEYS: [(&str, &str); 5] = [
             ("tls", "cert"),
@@ -105,18 +105,23 @@ impl Draft {
                 } else {
                     document.key_place(&section)
                 };
-                let listener = Arc::clone(&entry.name);
                 files.push(FilePlace {
-                    listener,
+                    listener: Some(Arc::clone(&entry.name)),
                     key,
                     span,
                 });
             }
         }
+        let audit = Pointer::default().key("access").key("audit");
+        files.push(FilePlace {
+            listener: None,
+            key: "file",
+            span: document.place(&audit.key("file")),
+        });
         files
     }
 
-    fn finish(self) -> Option<Policy> {
+    fn finish(self, document: &Document<'_>) -> Option<Policy> {
         let identities = self
             .identities
             .into_iter()
@@ -130,6 +135,7 @@ impl Draft {
             })
             .collect::<Option<Vec<_>>>()?;
         Some(Policy {
+            digest: document.digest(),
             daemon: self.daemon?,
             listeners: self
                 .listeners

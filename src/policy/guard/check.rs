@@ -8,11 +8,13 @@ use super::forbid::Forbid;
 use super::places::{self, Place, Use};
 use super::size::{self, Size};
 use super::words::words;
-use super::{Guards, paths, uri};
+use super::{Guards, command, paths, uri};
 use crate::policy::pattern::Pattern;
 use crate::policy::xml::{self, Node};
 
-/// A guard that content does not keep to. Printed for the client and the record.
+/// A guard that content does not keep to. Printed for the client and for the record, which stays:
+/// it names elements, attributes, commands, and paths that are known to be paths, never a value
+/// that might be a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// The guard, by its key in the policy.
@@ -286,7 +288,14 @@ impl Guards {
                 Ok(())
             }
             Place::Unknown if value.contains('/') => {
-                self.path(Use::File, None, &what(), value.trim())
+                // The value may be anything: it is not repeated.
+                let within = within(self.host_paths.as_deref().unwrap_or_default());
+                self.path(Use::File, None, "", value.trim()).or_else(|_| {
+                    against(
+                        "host_paths",
+                        format!("{} may be a path, and is not {within}", what()),
+                    )
+                })
             }
             Place::Unknown => Ok(()),
         }
@@ -305,7 +314,7 @@ impl Guards {
         let Some(path) = paths::normalised(path) else {
             return against(
                 "host_paths",
-                format!("{what}: {path:?} is not a path from the root"),
+                format!("{what} is not a path from the root"),
             );
         };
         let mut listed = folders.iter();
@@ -367,8 +376,8 @@ impl Guards {
             uri::Target::Other => against(
                 "host_paths",
                 format!(
-                    "{what}: {text:?} may reach files or programs of the host; use a plain \
-                     tcp://host, unix:///path, or driver+tls://host/system"
+                    "{what} may reach files or programs of the host; use a plain tcp://host, \
+                     unix:///path, or driver+tls://host/system"
                 ),
             ),
         }
@@ -509,8 +518,10 @@ fn allowed(
     open: bool,
 ) -> Result<(), Violation> {
     match patterns {
+        Some(patterns) if patterns.iter().any(|it| it.matches(command)) => Ok(()),
         None if open => Ok(()),
-        patterns => listed(guard, "command", command, patterns),
+        // Its arguments may be passwords.
+        _ => listed(guard, "command", command::first_word(command), None),
     }
 }
 

@@ -11,7 +11,7 @@ use super::question::Question;
 use super::stand_in::{StandIn, Texts};
 use super::subject::{Asked, Resolved, View};
 use super::{Class, old_list::OldList};
-use crate::policy::access::{Allowed, Denial, Need, Permission, Ruling, Subject, needs};
+use crate::policy::access::{Allowed, Denial, Need, Permission, RuleId, Ruling, Subject, needs};
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::{Object, Uuid};
 use crate::protocol::payload::{self, Found, Payload};
@@ -51,8 +51,18 @@ pub(super) struct Passage {
     pub(super) texts: Texts,
     /// What is to be recorded of objects that were hidden, and of rules in shadow.
     pub(super) records: Vec<Refusal>,
-    /// The first object that it acts on, for the record of an allowed call.
+    /// What allows it, if that is to be recorded.
+    pub(super) granted: Option<Granted>,
+}
+
+/// A permission that was granted and is to be recorded.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) permission: Permission,
+    /// On what, as the rules know it.
     pub(super) object: String,
+    /// The rule that grants it, if it is one.
+    pub(super) rule: Option<RuleId>,
 }
 
 /// What is done with a reply.
@@ -89,10 +99,8 @@ pub(super) struct Refusal {
     pub(super) object: String,
     /// What the rules say.
     pub(super) denial: Option<Denial>,
-    /// What the client is told.
+    /// What the client is told; nothing where an object is hidden.
     pub(super) reason: String,
-    /// The object is hidden: the client is told that it does not exist.
-    pub(super) hidden: bool,
 }
 
 /// Stops the judgement.
@@ -110,6 +118,7 @@ pub(super) struct Progress<'a> {
     /// Classes of which an object was replaced.
     pub(super) replaced: Vec<Class>,
     records: Vec<Refusal>,
+    granted: Option<Granted>,
     /// The domain that the call acts on.
     pub(super) domain: Option<Uuid>,
     /// The XML in the save image that the call reads.
@@ -240,7 +249,7 @@ impl<'a> Case<'a> {
         progress.records.push(hidden(&subject, Some(denial)));
         // A pool or network that is hidden itself has its stand-in already.
         self.look_for_none(&mut progress.edits, &mut progress.texts)?;
-        Some(self.passage(Follow::Learn, &[], progress))
+        Some(self.passage(Follow::Learn, progress))
     }
 
     /// What a look-up says of the object that it looks for.
@@ -436,40 +445,45 @@ impl<'a> Case<'a> {
             let refusal = refusal(Some(permission), subject, Some(shadow), reason);
             progress.records.push(refusal);
         }
-        self.check_guards(permission, subject, &allowed, progress)
+        let rule = self.check_guards(permission, subject, &allowed, progress)?;
+        if progress.granted.is_none() && self.view.table.records(permission) {
+            progress.granted = Some(granted(permission, subject, rule));
+        }
+        Ok(())
     }
 
-    /// One of the rules that grant the permission must find its guards kept.
+    /// One of the rules that grant the permission must find its guards kept. Returns the rule that
+    /// counts.
     fn check_guards(
         &self,
         permission: Permission,
         subject: &Subject<'_>,
         allowed: &Allowed,
         progress: &mut Progress<'a>,
-    ) -> Result<(), Stop> {
+    ) -> Result<Option<RuleId>, Stop> {
         let mut broken = None;
         for id in &allowed.guarded {
             let Some(rule) = self.view.table.rule(*id) else {
                 continue;
             };
             let Some(guards) = rule.guards else {
-                return Ok(());
+                return Ok(Some(*id));
             };
             match self.check_content(guards, progress)? {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(Some(*id)),
                 Err(reason) => {
                     let denial = Denial::of_guards(*id, permission, rule.shadow);
                     let refusal = refusal(Some(permission), subject, Some(denial), reason);
                     if rule.shadow {
                         progress.records.push(refusal);
-                        return Ok(());
+                        return Ok(Some(*id));
                     }
                     broken = Some(refusal);
                 }
             }
         }
         match broken {
-            None => Ok(()),
+            None => Ok(allowed.rule),
             Some(refusal) => Err(Stop::Refuse(Box::new(refusal))),
         }
     }
@@ -525,19 +539,22 @@ impl<'a> Case<'a> {
             }
         }
         if let Some(procedure) = self.restore_as_judged(progress) {
-            let mut passage = self.passage(Follow::Made, acted, progress);
+            let mut passage = self.passage(Follow::Made, progress);
             passage.procedure = procedure;
             return passage;
         }
-        let sees_all = |class| self.view.table.sees_all(class);
-        let follow = if looks_up(self.row).is_some_and(|class| !sees_all(class)) {
+        let checks = |class| {
+            let table = self.view.table;
+            !table.sees_all(class) || table.records(Permission::getattr(class))
+        };
+        let follow = if looks_up(self.row).is_some_and(checks) {
             Follow::Check
         } else if makes {
             Follow::Made
         } else {
             Follow::Learn
         };
-        self.passage(follow, acted, progress)
+        self.passage(follow, progress)
     }
 
     fn pass_list(
@@ -552,7 +569,7 @@ impl<'a> Case<'a> {
         if let Some(old) = old.filter(|_| progress.replaced.is_empty()) {
             let (procedure, arguments) = (old.procedure, old.arguments.clone());
             let form = Form::Old(old);
-            let mut passage = self.passage(Follow::Filter { permission, form }, acted, progress);
+            let mut passage = self.passage(Follow::Filter { permission, form }, progress);
             passage.procedure = procedure;
             passage.arguments = Some(arguments);
             return passage;
@@ -563,10 +580,10 @@ impl<'a> Case<'a> {
         } else {
             Form::New
         };
-        self.passage(Follow::Filter { permission, form }, acted, progress)
+        self.passage(Follow::Filter { permission, form }, progress)
     }
 
-    fn passage(&self, follow: Follow, acted: &[Acted<'a>], progress: &mut Progress<'a>) -> Passage {
+    fn passage(&self, follow: Follow, progress: &mut Progress<'a>) -> Passage {
         let mut edits = std::mem::take(&mut progress.edits);
         edits.sort_by_key(|(range, _)| range.start);
         Passage {
@@ -575,11 +592,22 @@ impl<'a> Case<'a> {
             arguments: (!edits.is_empty()).then(|| splice(self.args.bytes(), &edits)),
             follow,
             records: std::mem::take(&mut progress.records),
-            object: acted
-                .first()
-                .map(|act| act.subject.to_string())
-                .unwrap_or_default(),
+            // What was replaced is hidden, and the call recorded as that.
+            granted: progress.granted.take().filter(|_| progress.replaced.is_empty()),
         }
+    }
+}
+
+/// That a permission was granted, for the record.
+pub(super) fn granted(
+    permission: Permission,
+    subject: &Subject<'_>,
+    rule: Option<RuleId>,
+) -> Granted {
+    Granted {
+        permission,
+        object: subject.to_string(),
+        rule,
     }
 }
 
@@ -594,7 +622,6 @@ pub(super) fn refusal(
         object: subject.to_string(),
         denial,
         reason,
-        hidden: false,
     }
 }
 
@@ -631,15 +658,8 @@ pub(super) fn refuse(
 
 /// That an object is hidden, or would be.
 pub(super) fn hidden(subject: &Subject<'_>, denial: Option<Denial>) -> Refusal {
-    Refusal {
-        hidden: true,
-        ..refusal(
-            Some(Permission::getattr(subject.class)),
-            subject,
-            denial,
-            String::new(),
-        )
-    }
+    let getattr = Permission::getattr(subject.class);
+    refusal(Some(getattr), subject, denial, String::new())
 }
 
 fn splice(bytes: &[u8], edits: &[(Range<usize>, Vec<u8>)]) -> Vec<u8> {

@@ -47,7 +47,7 @@ use watches::{Watch, Watches};
 
 use super::calls::{Call, Calls, Effect};
 use super::streams::Streams;
-use super::{Action, Peer, UpstreamId, Verdict};
+use super::{Action, Peer, Setup, UpstreamId, Verdict};
 use crate::policy::access::{Allowed, Gate, Ruling, Table};
 use crate::protocol::fault::Fault;
 use crate::protocol::frame::{self, Frame};
@@ -107,6 +107,8 @@ pub(super) struct Access {
     open: bool,
     /// Of the policy that the table is of.
     generation: u64,
+    /// Name of the daemon.
+    upstream: Arc<str>,
     knowledge: Knowledge,
     watches: Watches,
     stand_in: StandIn,
@@ -118,25 +120,26 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// Under this table. `seed` is random; `prefix` begins the ids of the connection's refusals.
+    /// Under this table, before this daemon.
     pub(super) fn new(
         table: Arc<Table>,
         generation: u64,
-        seed: [u8; 16],
-        prefix: &Arc<str>,
+        upstream: &Arc<str>,
+        setup: &Setup,
     ) -> Self {
         Self {
             table,
             open: false,
             generation,
             knowledge: Knowledge::default(),
+            upstream: Arc::clone(upstream),
             watches: Watches::default(),
-            stand_in: StandIn::new(seed),
+            stand_in: StandIn::new(setup.seed),
             tasks: Tasks::default(),
             notes: HashMap::new(),
             next_note: 0,
             next_serial: u32::MAX,
-            refusals: Refusals::new(prefix),
+            refusals: Refusals::new(&setup.refusals),
         }
     }
 
@@ -231,7 +234,7 @@ impl Access {
             Answers::new()
         };
         let Some(outcome) = self.judge(header.program, row, frame.arguments(), &answers) else {
-            line.answer(header, &Fault::undecodable());
+            self.refuse_unreadable(header, line);
             return Verdict::Consumed;
         };
         match outcome {
@@ -240,7 +243,9 @@ impl Access {
                 let same = passage.arguments.is_none() && passage.procedure == header.procedure;
                 self.record(header, &passage.records, line);
                 if same {
-                    self.allowed(header, &passage.object, line);
+                    if let Some(granted) = &passage.granted {
+                        self.record_allowed(header, granted, line);
+                    }
                     let note = self.follow(header, passage, frame.arguments());
                     line.relay(header, effect, note);
                     return Verdict::Relay(Peer::Upstream(line.upstream));
@@ -361,7 +366,9 @@ impl Access {
         arguments: &[u8],
         line: &mut Line<'_>,
     ) {
-        self.allowed(header, &passage.object, line);
+        if let Some(granted) = &passage.granted {
+            self.record_allowed(header, granted, line);
+        }
         let same = passage.procedure == header.procedure;
         let call = Header {
             procedure: passage.procedure,

@@ -44,7 +44,7 @@ impl Access {
                     follow: Follow::Learn,
                     texts,
                     records: Vec::new(),
-                    object: String::new(),
+                    granted: None,
                 };
                 self.send(header, effect, passage, &[], line);
                 return Some(Verdict::Consumed);

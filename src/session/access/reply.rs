@@ -1,6 +1,6 @@
 //! Replies on their way to the client, and answers to what the proxy has asked itself.
 
-use super::case::{Case, Follow, Form};
+use super::case::{self, Case, Follow, Form};
 use super::question::{Answers, Question};
 use super::stand_in::Texts;
 use super::subject::{Asked, Resolved};
@@ -158,7 +158,7 @@ impl Access {
                     follow: Follow::Learn,
                     texts,
                     records: Vec::new(),
-                    object: String::new(),
+                    granted: None,
                 };
                 self.send(original, Effect::None, passage, &[], line);
             }
@@ -211,14 +211,14 @@ impl Access {
         let row = table::lookup(header.program, header.procedure);
         let outcome = row.and_then(|row| self.judge(header.program, row, &payload, &answers));
         match outcome {
-            None => line.answer(header, &Fault::undecodable()),
+            None => self.refuse_unreadable(header, line),
             Some(Outcome::Refuse(refusal)) => self.refuse(header, refusal, line),
             Some(Outcome::Pass(passage)) => {
                 self.record(header, &passage.records, line);
                 self.send(header, effect, passage, &payload, line);
             }
             Some(Outcome::Ask(_)) if rounds >= ROUNDS => {
-                line.answer(header, &Fault::undecided());
+                self.refuse_undecided(header, line);
             }
             Some(Outcome::Ask(questions)) => {
                 let mut task = Task::new(Kind::Call(effect), header, &payload, answers, line.now);
@@ -329,25 +329,36 @@ impl Access {
             return internal();
         };
         let mut asked = Asked::default();
-        let mut hidden = None;
+        let (mut refusals, mut is_hidden, mut grant) = (Vec::new(), false, None);
         for found in found.objects() {
-            match self.view(answers).told(&found.object, &mut asked) {
+            let subject = match self.view(answers).told(&found.object, &mut asked) {
                 Resolved::Pending => return Fate::Ask(asked),
-                Resolved::Subject(subject) if self.sees(&subject) => {}
-                Resolved::Subject(subject) => {
-                    let denial = match self.table.visible(&subject) {
-                        Ruling::Deny(denial) => Some(denial),
-                        Ruling::Allow(_) | Ruling::Unknown => None,
-                    };
-                    hidden = Some(super::case::hidden(&subject, denial));
-                }
                 Resolved::Absent => return internal(),
-            }
+                Resolved::Subject(subject) => subject,
+            };
+            let getattr = Permission::getattr(subject.class);
+            let denial = match self.table.settle(getattr, &subject) {
+                Ruling::Allow(allowed) => {
+                    if self.table.records(getattr) {
+                        grant = Some(case::granted(getattr, &subject, allowed.rule));
+                    }
+                    let shadow = allowed.shadow.map(|shadow| case::hidden(&subject, Some(shadow)));
+                    refusals.extend(shadow);
+                    continue;
+                }
+                Ruling::Deny(denial) => Some(denial),
+                Ruling::Unknown => None,
+            };
+            is_hidden = true;
+            refusals.push(case::hidden(&subject, denial));
         }
-        let Some(hidden) = hidden else {
+        self.record(original, &refusals, line);
+        if !is_hidden {
+            if let Some(grant) = &grant {
+                self.record_allowed(original, grant, line);
+            }
             return Fate::Same;
-        };
-        self.record(original, &[hidden], line);
+        }
         let empty = Answers::new();
         let stand_in = Payload::read(row.args, arguments).ok().and_then(|args| {
             let case = Case {
