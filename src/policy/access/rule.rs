@@ -86,6 +86,20 @@ impl Rule {
         }
     }
 
+    /// Whether what it lets clients make of a class counts towards their quotas.
+    pub(in crate::policy) fn makes(&self, class: Class) -> bool {
+        const MAKING: [(Class, &str); 3] = [
+            (Class::Domain, "start"),
+            (Class::Domain, "save"),
+            (Class::StorageVol, "create"),
+        ];
+        MAKING
+            .into_iter()
+            .filter(|(known, _)| *known == class)
+            .filter_map(|(class, action)| Permission::find(class, action))
+            .any(|permission| self.permissions.contains(permission))
+    }
+
     pub(in crate::policy) fn is_deny(&self) -> bool {
         matches!(self.effect, Effect::Deny)
     }
