@@ -1,7 +1,7 @@
 //! Replies on their way to the client, and answers to what the proxy has asked itself.
 
 use super::case::{Case, Follow, Form};
-use super::question::{Answers, Question};
+use super::question::{Answer, Answers, Question};
 use super::stand_in::Texts;
 use super::subject::{Asked, Resolved};
 use super::task::{Kind, ROUNDS, Task};
@@ -82,7 +82,7 @@ impl Access {
                 let answer = if good {
                     question.good(payload, self.table.owner_marks())
                 } else {
-                    Question::bad(payload)
+                    question.bad(payload)
                 };
                 if let Some(task) = self.tasks.answered(task, question, answer) {
                     self.resume(task, line);
@@ -391,14 +391,12 @@ impl Access {
             let answer = if good {
                 question.good(payload, self.table.owner_marks())
             } else {
-                Question::bad(payload)
+                question.bad(payload)
             };
-            let owner = match &answer {
-                super::question::Answer::Owner(owner) => owner.as_deref(),
-                super::question::Answer::Absent => None,
-                _ => return,
-            };
-            self.knowledge.learn_owner(*uuid, *place, owner, since);
+            if let Answer::Owner(owner) = &answer {
+                let owner = owner.as_deref();
+                self.knowledge.learn_owner(*uuid, *place, owner, since);
+            }
         } else if good {
             let header =
                 Header::remote_call(question.procedure(), crate::protocol::header::Serial(0));

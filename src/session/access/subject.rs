@@ -275,7 +275,8 @@ impl<'a> View<'a> {
                         pending = true;
                     }
                     Some(Answer::Owner(Some(found))) => owner = Owner::Is(found),
-                    Some(Answer::Absent | Answer::Owner(None)) => {}
+                    Some(Answer::Owner(None)) => {}
+                    Some(Answer::Absent) => return Fact::Absent,
                     Some(_) => return Fact::Failed,
                 },
             }
