@@ -110,7 +110,16 @@ pub(super) struct Tasks {
     next: u32,
     bytes: usize,
     /// Events in order; a task decides on the first of them.
-    pub(super) events: VecDeque<(Header, Vec<u8>)>,
+    pub(super) events: VecDeque<Event>,
+}
+
+/// An event that waits.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub(super) header: Header,
+    pub(super) payload: Vec<u8>,
+    /// What it is judged by, beside what is known.
+    pub(super) answers: Answers,
 }
 
 impl Tasks {
@@ -211,10 +220,14 @@ impl Tasks {
     }
 
     /// An event waits behind others. `false` if there are too many.
-    pub(super) fn queue(&mut self, header: Header, payload: &[u8]) -> bool {
+    pub(super) fn queue(&mut self, header: Header, payload: &[u8], answers: Answers) -> bool {
         let fits = self.events.len() < EVENTS;
         if fits {
-            self.events.push_back((header, payload.to_vec()));
+            self.events.push_back(Event {
+                header,
+                payload: payload.to_vec(),
+                answers,
+            });
         }
         fits
     }

@@ -144,3 +144,83 @@ fn a_hidden_path_with_a_slash_at_its_end_keeps_the_slash() {
     let expected = "no storage vol with matching path '/srv/globex/v//' (/srv/globex/v)";
     assert_eq!(rig.client_gets(), error_about(&look_up, 50, expected));
 }
+
+/// Owners of others are denied, all else is allowed.
+const NOT_GLOBEX: &str = "
+  - { who: '*', allow: ['*'] }
+  - { who: '*', deny: ['domain:*'], on: { domain: { owner: globex } } }
+";
+
+#[test]
+fn what_happens_while_events_wait_is_known_at_once() {
+    let mut rig = Rig::knowing_acme();
+    rig.router.access = table(
+        "
+  - who: '*'
+    allow: ['connect:*', 'domain:*']
+    on: { domain: [{ name: 'acme-*' }, { name: 'free-*', owner: acme }] }
+",
+    );
+    rig.router.generation = 2;
+    // The owner of the first is asked for, and behind it more wait than there is room for.
+    for _ in 0..1100 {
+        rig.daemon_sends(&event(5, domain("free-2", 2), 3));
+    }
+    let question = rig.daemon_gets();
+    assert_eq!(question.header.procedure, remote::DOMAIN_GET_METADATA);
+    rig.daemon_sends(&event(70, domain("globex-1", 1), 0));
+    let next = on(remote::DOMAIN_RESUME, 3, domain("acme-1", 1));
+    rig.client_sends(&next);
+    rig.daemon_tells(domain("globex-1", 1));
+}
+
+#[test]
+fn what_a_domain_is_started_or_reverted_from_may_be_anothers() {
+    let revert = |callback, kind, detail| {
+        let mut event = event(callback, domain("acme-1", 1), kind);
+        let end = event.payload.len();
+        event.payload[end - 4..].copy_from_slice(&i32::to_be_bytes(detail));
+        event
+    };
+    for (kind, detail) in [(2, 0), (3, 5), (4, 2)] {
+        let mut rig = Rig::knowing_acme();
+        rig.daemon_sends(&revert(70, kind, detail));
+        rig.client_sends(&on(remote::DOMAIN_RESUME, 3, domain("acme-1", 1)));
+        rig.daemon_tells(domain("acme-1", 1));
+    }
+    for (kind, detail) in [(3, 0), (4, 0)] {
+        let mut rig = Rig::knowing_acme();
+        rig.daemon_sends(&revert(70, kind, detail));
+        rig.relays(&on(remote::DOMAIN_RESUME, 3, domain("acme-1", 1)));
+    }
+}
+
+#[test]
+fn the_end_of_a_domain_whose_owner_was_never_known_is_not_told() {
+    let mut rig = under(NOT_GLOBEX);
+    rig.daemon_sends(&event(5, domain("db", 9), 1));
+    rig.daemon_promises_events();
+    let question = rig.daemon_gets();
+    assert_eq!(question.header.procedure, remote::DOMAIN_GET_METADATA);
+    rig.daemon_sends(&error_about(&question, 42, "no domain"));
+    rig.client_gets_nothing();
+    // Nobody's is told.
+    let nobodys = event(5, domain("db", 8), 2);
+    rig.daemon_sends(&nobodys);
+    let question = rig.daemon_gets();
+    rig.daemon_sends(&error_about(&question, 80, "no metadata"));
+    assert_eq!(rig.client_gets(), nobodys);
+}
+
+#[test]
+fn what_happens_while_there_are_no_rules_is_known_under_the_next() {
+    let mut rig = Rig::knowing_acme();
+    let rules = rig.router.access.take();
+    rig.router.generation = 2;
+    rig.daemon_sends(&event(70, domain("globex-1", 1), 0));
+    rig.client_gets_nothing();
+    rig.router.access = rules;
+    rig.router.generation = 3;
+    rig.client_sends(&on(remote::DOMAIN_RESUME, 3, domain("acme-1", 1)));
+    rig.daemon_tells(domain("globex-1", 1));
+}
