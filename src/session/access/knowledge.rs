@@ -177,13 +177,6 @@ impl Knowledge {
         }
     }
 
-    /// Owners are to be asked for anew.
-    pub(super) fn forget_owners(&mut self) {
-        for domain in self.domains.pairs.values_mut() {
-            domain.owners = Vec::new();
-        }
-    }
-
     /// The name of a domain.
     pub(super) fn domain(&self, uuid: Uuid) -> Option<&str> {
         self.domains.pairs.get(&uuid).map(|domain| &*domain.name)

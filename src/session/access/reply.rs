@@ -73,20 +73,25 @@ impl Access {
                 }
                 Verdict::Relay(Peer::Client)
             }
-            (What::Answer { task, question }, _) => {
+            (What::Answer(question), _) => {
                 if let Question::Release(watch, _) = &question {
                     self.watches.ended(*watch);
                     self.knowledge.forget(watch.class);
                 }
-                self.learn_answer(&question, good, payload, since);
-                let answer = if good {
-                    question.good(payload, self.table.owner_marks())
-                } else {
-                    question.bad(payload)
-                };
-                if let Some(task) = self.tasks.answered(task, question, answer) {
-                    self.resume(task, line);
+                if let Some(tasks) = self.questions.answered(&question) {
+                    self.learn_answer(&question, good, payload, since);
+                    let answer = if good {
+                        question.good(payload, self.table.owner_marks())
+                    } else {
+                        question.bad(payload)
+                    };
+                    for task in tasks {
+                        if let Some(task) = self.tasks.answered(task, &question, answer.clone()) {
+                            self.resume(task, line);
+                        }
+                    }
                 }
+                self.ask_next(line);
                 Verdict::Consumed
             }
             (What::Client { .. }, None) => Verdict::Consumed,

@@ -224,3 +224,69 @@ fn what_happens_while_there_are_no_rules_is_known_under_the_next() {
     rig.client_sends(&on(remote::DOMAIN_RESUME, 3, domain("acme-1", 1)));
     rig.daemon_tells(domain("globex-1", 1));
 }
+
+#[test]
+fn very_many_long_lists_are_asked_about_once_and_bit_by_bit() {
+    let mut rig = under(OWNED);
+    let names: Vec<String> = (0..200).map(|number| format!("web-{number}")).collect();
+    let domains: Vec<_> = (0..).zip(&names).map(|(n, name)| domain(name, n)).collect();
+    for serial in 0..500 {
+        rig.client_sends(&list_all(1000 + serial, 1));
+    }
+    let mut lists = Vec::new();
+    while let Some(call) = rig.dialled().inbox.pop_front() {
+        lists.push(call);
+    }
+    assert!(lists.len() < 200, "{} are not held", lists.len());
+    for call in &lists {
+        rig.daemon_sends(&listed(call, &domains, 200));
+    }
+    let (mut questions, mut answered) = (0, 0);
+    while let Some(call) = rig.dialled().inbox.pop_front() {
+        assert!(rig.dialled().inbox.len() < 200);
+        match call.header.procedure {
+            remote::DOMAIN_GET_METADATA => {
+                questions += 1;
+                rig.daemon_sends(&owner(&call, "acme"));
+            }
+            remote::CONNECT_LIST_ALL_DOMAINS => {
+                rig.daemon_sends(&listed(&call, &domains, 200));
+            }
+            _ => rig.daemon_sends(&call.reply(|writer| _ = writer.i32(70 + questions))),
+        }
+        while let Some(answer) = rig.inbox.pop_front() {
+            assert_eq!(answer.header.status, Status::OK);
+            answered += 1;
+        }
+    }
+    assert_eq!(answered, 500);
+    // What is said before the daemon has promised to tell of changes is not kept.
+    assert!(questions <= 600, "{questions} questions");
+}
+
+#[test]
+fn owners_are_asked_for_again_under_other_marks() {
+    let mut rig = under(OWNED);
+    let start = on(remote::DOMAIN_CREATE, 1, domain("web", 1));
+    rig.client_sends(&start);
+    rig.daemon_promises_events();
+    rig.daemon_tells(domain("web", 1));
+    let question = rig.daemon_gets();
+    rig.router.access = table(
+        "
+  owner: [{ namespace: 'urn:two', element: owner }]
+  rules:
+  - { who: '*', allow: ['*'], on: { domain: { owner: acme } } }
+",
+    );
+    rig.router.generation = 2;
+    rig.daemon_sends(&owner(&question, "acme"));
+    // What was said is by a mark that may be in another place now.
+    let again = rig.daemon_gets();
+    assert_eq!(again.header.procedure, remote::DOMAIN_GET_METADATA);
+    rig.daemon_sends(&owner(&again, "acme"));
+    let other = rig.daemon_gets();
+    assert_eq!(other.header.procedure, remote::DOMAIN_GET_METADATA);
+    rig.daemon_sends(&error_about(&other, 80, "no metadata"));
+    assert_eq!(rig.daemon_gets(), start);
+}
