@@ -290,3 +290,42 @@ fn owners_are_asked_for_again_under_other_marks() {
     rig.daemon_sends(&error_about(&other, 80, "no metadata"));
     assert_eq!(rig.daemon_gets(), start);
 }
+
+#[test]
+fn the_name_beside_an_allowed_uuid_is_made_true_for_drivers_that_go_by_it() {
+    let mut rig = under(
+        "
+  - who: '*'
+    allow: ['connect:*', 'network:*', 'storage_pool:*']
+    on:
+      network: { uuid: 01010101-0101-0101-0101-010101010101 }
+      storage_pool: { uuid: 01010101-0101-0101-0101-010101010101 }
+",
+    );
+    let network = |name| Object::Network {
+        name,
+        uuid: uuid(1),
+    };
+    let pool = |name| Object::StoragePool {
+        name,
+        uuid: uuid(1),
+    };
+    rig.client_sends(&on(remote::NETWORK_DESTROY, 1, network("globex")));
+    rig.daemon_says_yes(remote::CONNECT_NETWORK_EVENT_REGISTER_ANY, |writer| {
+        _ = writer.i32(1);
+    });
+    rig.daemon_says_yes(remote::NETWORK_LOOKUP_BY_UUID, |writer| {
+        network("acme").encode(writer);
+    });
+    let expected = on(remote::NETWORK_DESTROY, 1, network("acme"));
+    assert_eq!(rig.daemon_gets(), expected);
+    rig.client_sends(&on(remote::STORAGE_POOL_DESTROY, 2, pool("globex")));
+    rig.daemon_says_yes(remote::CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY, |writer| {
+        _ = writer.i32(1);
+    });
+    rig.daemon_says_yes(remote::STORAGE_POOL_LOOKUP_BY_UUID, |writer| {
+        pool("acme").encode(writer);
+    });
+    let expected = on(remote::STORAGE_POOL_DESTROY, 2, pool("acme"));
+    assert_eq!(rig.daemon_gets(), expected);
+}
