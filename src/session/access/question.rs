@@ -178,8 +178,12 @@ impl Question {
     }
 
     /// What an error reply's payload is worth.
-    pub(super) fn bad(payload: &[u8]) -> Answer {
+    pub(super) fn bad(&self, payload: &[u8]) -> Answer {
         match fault::code_of(payload) {
+            Some(code::NO_DOMAIN_METADATA) => match self {
+                Self::Owner(..) => Answer::Owner(None),
+                _ => Answer::Failed,
+            },
             Some(
                 code::NO_DOMAIN
                 | code::NO_NETWORK
@@ -189,7 +193,6 @@ impl Question {
                 | code::NO_INTERFACE
                 | code::NO_NWFILTER
                 | code::NO_SECRET
-                | code::NO_DOMAIN_METADATA
                 | code::NO_NWFILTER_BINDING,
             ) => Answer::Absent,
             _ => Answer::Failed,

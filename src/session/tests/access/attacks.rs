@@ -142,3 +142,188 @@ fn a_hidden_path_with_a_slash_at_its_end_keeps_the_slash() {
     let expected = "no storage vol with matching path '/srv/globex/v//' (/srv/globex/v)";
     assert_eq!(rig.client_gets(), error_about(&look_up, 50, expected));
 }
+
+/// Owners of others are denied, all else is allowed.
+const NOT_GLOBEX: &str = "
+  - { who: '*', allow: ['*'] }
+  - { who: '*', deny: ['domain:*'], on: { domain: { owner: globex } } }
+";
+
+#[test]
+fn what_happens_while_events_wait_is_known_at_once() {
+    let mut rig = Rig::knowing_acme();
+    rig.router.access = table(
+        "
+  - who: '*'
+    allow: ['connect:*', 'domain:*']
+    on: { domain: [{ name: 'acme-*' }, { name: 'free-*', owner: acme }] }
+",
+    );
+    rig.router.generation = 2;
+    // The owner of the first is asked for, and behind it more wait than there is room for.
+    for _ in 0..1100 {
+        rig.daemon_sends(&event(5, domain("free-2", 2), 3));
+    }
+    let question = rig.daemon_gets();
+    assert_eq!(question.header.procedure, remote::DOMAIN_GET_METADATA);
+    rig.daemon_sends(&event(70, domain("globex-1", 1), 0));
+    let next = on(remote::DOMAIN_RESUME, 3, domain("acme-1", 1));
+    rig.client_sends(&next);
+    rig.daemon_tells(domain("globex-1", 1));
+}
+
+#[test]
+fn what_a_domain_is_started_or_reverted_from_may_be_anothers() {
+    let revert = |callback, kind, detail| {
+        let mut event = event(callback, domain("acme-1", 1), kind);
+        let end = event.payload.len();
+        event.payload[end - 4..].copy_from_slice(&i32::to_be_bytes(detail));
+        event
+    };
+    for (kind, detail) in [(2, 0), (3, 5), (4, 2)] {
+        let mut rig = Rig::knowing_acme();
+        rig.daemon_sends(&revert(70, kind, detail));
+        rig.client_sends(&on(remote::DOMAIN_RESUME, 3, domain("acme-1", 1)));
+        rig.daemon_tells(domain("acme-1", 1));
+    }
+    for (kind, detail) in [(3, 0), (4, 0)] {
+        let mut rig = Rig::knowing_acme();
+        rig.daemon_sends(&revert(70, kind, detail));
+        rig.relays(&on(remote::DOMAIN_RESUME, 3, domain("acme-1", 1)));
+    }
+}
+
+#[test]
+fn the_end_of_a_domain_whose_owner_was_never_known_is_not_told() {
+    let mut rig = under(NOT_GLOBEX);
+    rig.daemon_sends(&event(5, domain("db", 9), 1));
+    rig.daemon_promises_events();
+    let question = rig.daemon_gets();
+    assert_eq!(question.header.procedure, remote::DOMAIN_GET_METADATA);
+    rig.daemon_sends(&error_about(&question, 42, "no domain"));
+    rig.client_gets_nothing();
+    // Nobody's is told.
+    let nobodys = event(5, domain("db", 8), 2);
+    rig.daemon_sends(&nobodys);
+    let question = rig.daemon_gets();
+    rig.daemon_sends(&error_about(&question, 80, "no metadata"));
+    assert_eq!(rig.client_gets(), nobodys);
+}
+
+#[test]
+fn what_happens_while_there_are_no_rules_is_known_under_the_next() {
+    let mut rig = Rig::knowing_acme();
+    let rules = rig.router.access.take();
+    rig.router.generation = 2;
+    rig.daemon_sends(&event(70, domain("globex-1", 1), 0));
+    rig.client_gets_nothing();
+    rig.router.access = rules;
+    rig.router.generation = 3;
+    rig.client_sends(&on(remote::DOMAIN_RESUME, 3, domain("acme-1", 1)));
+    rig.daemon_tells(domain("globex-1", 1));
+}
+
+#[test]
+fn very_many_long_lists_are_asked_about_once_and_bit_by_bit() {
+    let mut rig = under(OWNED);
+    let names: Vec<String> = (0..200).map(|number| format!("web-{number}")).collect();
+    let domains: Vec<_> = (0..).zip(&names).map(|(n, name)| domain(name, n)).collect();
+    for serial in 0..500 {
+        rig.client_sends(&list_all(1000 + serial, 1));
+    }
+    let mut lists = Vec::new();
+    while let Some(call) = rig.dialled().inbox.pop_front() {
+        lists.push(call);
+    }
+    assert!(lists.len() < 200, "{} are not held", lists.len());
+    for call in &lists {
+        rig.daemon_sends(&listed(call, &domains, 200));
+    }
+    let (mut questions, mut answered) = (0, 0);
+    while let Some(call) = rig.dialled().inbox.pop_front() {
+        assert!(rig.dialled().inbox.len() < 200);
+        match call.header.procedure {
+            remote::DOMAIN_GET_METADATA => {
+                questions += 1;
+                rig.daemon_sends(&owner(&call, "acme"));
+            }
+            remote::CONNECT_LIST_ALL_DOMAINS => {
+                rig.daemon_sends(&listed(&call, &domains, 200));
+            }
+            _ => rig.daemon_sends(&call.reply(|writer| _ = writer.i32(70 + questions))),
+        }
+        while let Some(answer) = rig.inbox.pop_front() {
+            assert_eq!(answer.header.status, Status::OK);
+            answered += 1;
+        }
+    }
+    assert_eq!(answered, 500);
+    // What is said before the daemon has promised to tell of changes is not kept.
+    assert!(questions <= 600, "{questions} questions");
+}
+
+#[test]
+fn owners_are_asked_for_again_under_other_marks() {
+    let mut rig = under(OWNED);
+    let start = on(remote::DOMAIN_CREATE, 1, domain("web", 1));
+    rig.client_sends(&start);
+    rig.daemon_promises_events();
+    rig.daemon_tells(domain("web", 1));
+    let question = rig.daemon_gets();
+    rig.router.access = table(
+        "
+  owner: [{ namespace: 'urn:two', element: owner }]
+  rules:
+  - { who: '*', allow: ['*'], on: { domain: { owner: acme } } }
+",
+    );
+    rig.router.generation = 2;
+    rig.daemon_sends(&owner(&question, "acme"));
+    // What was said is by a mark that may be in another place now.
+    let again = rig.daemon_gets();
+    assert_eq!(again.header.procedure, remote::DOMAIN_GET_METADATA);
+    rig.daemon_sends(&owner(&again, "acme"));
+    let other = rig.daemon_gets();
+    assert_eq!(other.header.procedure, remote::DOMAIN_GET_METADATA);
+    rig.daemon_sends(&error_about(&other, 80, "no metadata"));
+    assert_eq!(rig.daemon_gets(), start);
+}
+
+#[test]
+fn the_name_beside_an_allowed_uuid_is_made_true_for_drivers_that_go_by_it() {
+    let mut rig = under(
+        "
+  - who: '*'
+    allow: ['connect:*', 'network:*', 'storage_pool:*']
+    on:
+      network: { uuid: 01010101-0101-0101-0101-010101010101 }
+      storage_pool: { uuid: 01010101-0101-0101-0101-010101010101 }
+",
+    );
+    let network = |name| Object::Network {
+        name,
+        uuid: uuid(1),
+    };
+    let pool = |name| Object::StoragePool {
+        name,
+        uuid: uuid(1),
+    };
+    rig.client_sends(&on(remote::NETWORK_DESTROY, 1, network("globex")));
+    rig.daemon_says_yes(remote::CONNECT_NETWORK_EVENT_REGISTER_ANY, |writer| {
+        _ = writer.i32(1);
+    });
+    rig.daemon_says_yes(remote::NETWORK_LOOKUP_BY_UUID, |writer| {
+        network("acme").encode(writer);
+    });
+    let expected = on(remote::NETWORK_DESTROY, 1, network("acme"));
+    assert_eq!(rig.daemon_gets(), expected);
+    rig.client_sends(&on(remote::STORAGE_POOL_DESTROY, 2, pool("globex")));
+    rig.daemon_says_yes(remote::CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY, |writer| {
+        _ = writer.i32(1);
+    });
+    rig.daemon_says_yes(remote::STORAGE_POOL_LOOKUP_BY_UUID, |writer| {
+        pool("acme").encode(writer);
+    });
+    let expected = on(remote::STORAGE_POOL_DESTROY, 2, pool("acme"));
+    assert_eq!(rig.daemon_gets(), expected);
+}
