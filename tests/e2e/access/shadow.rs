@@ -59,7 +59,11 @@ fn in_shadow_nothing_is_refused_and_all_of_it_recorded() {
         let dom = ("dom", GLOBEX.object("domain", 2, host.dir()));
         client.call("DOMAIN_CREATE", &[dom.clone()]).unwrap();
         client.call("DOMAIN_DESTROY", &[dom]).unwrap();
-        client.call("CONNECT_GET_DOMAIN_CAPABILITIES", &[]).unwrap();
+        // The driver does not have it.
+        let error = client
+            .call("CONNECT_GET_DOMAIN_CAPABILITIES", &[])
+            .unwrap_err();
+        assert_eq!(error.code, 3, "{error:?}");
         // Who has no rule at all is let through as well.
         host.caller("globex", way)
             .call("NODE_GET_INFO", &[])
