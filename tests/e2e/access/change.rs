@@ -8,6 +8,7 @@ use crate::support::caller::{Answer, Caller};
 use crate::support::tenants::{ACME, Driver, Xml};
 use crate::support::value::Value;
 use crate::support::wait::eventually;
+use crate::support::wire::Frame;
 
 fn without_read() -> String {
     usual_access() + "- who: acme\n  deny: domain:read\n"
@@ -143,9 +144,7 @@ fn events_stop_and_lists_are_filtered_anew() {
         other.wait_for_event(|_| true);
         host.reload(&usual_access());
         define(&host, 7);
-        let last = |frame: &crate::support::wire::Frame| {
-            frame.body.windows(6).any(|window| window == b"acme-7")
-        };
+        let last = |frame: &Frame| frame.body.windows(6).any(|window| window == b"acme-7");
         client.wait_for_event(last);
         assert!(hears_of(&client, "acme-5"));
         assert!(!hears_of(&client, "acme-6"));

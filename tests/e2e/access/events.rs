@@ -7,6 +7,7 @@ use crate::support::caller::Caller;
 use crate::support::table::{Procedure, procedures};
 use crate::support::tenants::{ACME, Driver, GLOBEX, Tenant, Xml};
 use crate::support::value::Value;
+use crate::support::wait::eventually;
 use crate::support::wire::Frame;
 
 /// Events of domains there are up to this number.
@@ -230,10 +231,10 @@ fn registrations_are_the_clients_own_to_end() {
         let callback = client.call(register, &[id()]).unwrap();
         happen(&host, ACME);
         wait(&mut client, "DOMAIN_EVENT_CALLBACK_LIFECYCLE", ACME);
-        let callback = ("callbackID", callback[0].clone());
+        let callback = || ("callbackID", callback[0].clone());
         let deregister = "CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY";
-        client.call(deregister, &[callback.clone()]).unwrap();
-        client.call(deregister, &[callback]).unwrap_err();
+        client.call(deregister, &[callback()]).unwrap();
+        client.call(deregister, &[callback()]).unwrap_err();
         client.forget_events();
         // And again, which shows that nothing was left over.
         happen(&host, ACME);
@@ -263,9 +264,7 @@ fn a_domain_that_becomes_anothers_is_gone_at_once() {
         };
         rename(dom().1, "globex-60");
         // The daemon may tell of it after it has answered.
-        crate::support::wait::eventually("the renamed domain is gone", || {
-            state(&mut client).is_err()
-        });
+        eventually("the renamed domain is gone", || state(&mut client).is_err());
         let error = state(&mut client).unwrap_err();
         assert_eq!(error.code, 42, "{error:?}");
         assert!(!error.message.contains("globex"), "{error:?}");
@@ -274,7 +273,7 @@ fn a_domain_that_becomes_anothers_is_gone_at_once() {
         };
         fields[0] = "globex-60".into();
         rename(Value::Record(fields), "acme-6");
-        crate::support::wait::eventually("it is there again", || state(&mut client).is_ok());
+        eventually("it is there again", || state(&mut client).is_ok());
     }
 }
 

@@ -56,9 +56,9 @@ fn in_shadow_nothing_is_refused_and_all_of_it_recorded() {
             client.call("CONNECT_LIST_ALL_DOMAINS", &results).unwrap(),
             all
         );
-        let dom = ("dom", GLOBEX.object("domain", 2, host.dir()));
-        client.call("DOMAIN_CREATE", &[dom.clone()]).unwrap();
-        client.call("DOMAIN_DESTROY", &[dom]).unwrap();
+        let dom = || ("dom", GLOBEX.object("domain", 2, host.dir()));
+        client.call("DOMAIN_CREATE", &[dom()]).unwrap();
+        client.call("DOMAIN_DESTROY", &[dom()]).unwrap();
         // The driver does not have it.
         let error = client
             .call("CONNECT_GET_DOMAIN_CAPABILITIES", &[])

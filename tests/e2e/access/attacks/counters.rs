@@ -26,9 +26,9 @@ fn growth(host: &Host, way: Way, tenant: Tenant) -> Option<i64> {
     for number in 0..SMALL.domains {
         let uuid = ("uuid", Value::Uuid(tenant.uuid("domain", number)));
         client.call("DOMAIN_LOOKUP_BY_UUID", &[uuid]).unwrap_err();
-        let dom = ("dom", tenant.object("domain", number, host.dir()));
-        client.call("DOMAIN_GET_STATE", &[dom.clone()]).unwrap_err();
-        client.call("DOMAIN_DESTROY", &[dom]).unwrap_err();
+        let dom = || ("dom", tenant.object("domain", number, host.dir()));
+        client.call("DOMAIN_GET_STATE", &[dom()]).unwrap_err();
+        client.call("DOMAIN_DESTROY", &[dom()]).unwrap_err();
     }
     let second = refusal(&mut client, host, 2);
     let stem = |id: &str| {
