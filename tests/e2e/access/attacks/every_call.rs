@@ -14,9 +14,9 @@ use crate::support::value::Value;
 /// Calls that kill the daemon if they are made of an own domain.
 const DEADLY: [&str; 1] = ["DOMAIN_MIGRATE_PREPARE3_PARAMS"];
 
-/// What is denied whether the thing is there or not, and asks nobody: calls that name the thing by
-/// what is in an XML or a file, and those that acme may not make at all.
-const DENIED: [&str; 31] = [
+/// What is denied whether the thing is there or not: calls that name it by what is in an XML, or by a
+/// new name.
+const DENIED: [&str; 26] = [
     "DOMAIN_ATTACH",
     "DOMAIN_CREATE_XML",
     "DOMAIN_DEFINE_XML",
@@ -30,11 +30,6 @@ const DENIED: [&str; 31] = [
     "DOMAIN_MIGRATE_PREPARE_TUNNEL",
     "DOMAIN_MIGRATE_PREPARE_TUNNEL3",
     "DOMAIN_MIGRATE_PREPARE_TUNNEL3_PARAMS",
-    "DOMAIN_RESTORE",
-    "DOMAIN_RESTORE_FLAGS",
-    "DOMAIN_RESTORE_PARAMS",
-    "DOMAIN_SAVE_IMAGE_DEFINE_XML",
-    "DOMAIN_SAVE_IMAGE_GET_XML_DESC",
     "INTERFACE_DEFINE_XML",
     "NETWORK_CREATE_XML",
     "NETWORK_CREATE_XML_FLAGS",
