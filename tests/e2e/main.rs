@@ -13,6 +13,7 @@
 
 mod access;
 mod audit;
+mod definitions;
 mod descriptors;
 mod drain;
 mod equality;

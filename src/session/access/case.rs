@@ -247,10 +247,9 @@ impl<'a> Case<'a> {
             return None;
         };
         progress.records.push(hidden(&subject, Some(denial)));
-        let (bytes, texts) = self.look_up_stand_in()?;
-        let mut passage = self.passage(Follow::Learn, progress);
-        (passage.arguments, passage.texts) = (Some(bytes), texts);
-        Some(passage)
+        // A pool or network that is hidden itself has its stand-in already.
+        self.look_for_none(&mut progress.edits, &mut progress.texts)?;
+        Some(self.passage(Follow::Learn, progress))
     }
 
     /// What a look-up says of the object that it looks for.
@@ -283,41 +282,54 @@ impl<'a> Case<'a> {
 
     /// The arguments of this look-up with all that it looks for replaced.
     pub(super) fn look_up_stand_in(&self) -> Option<(Vec<u8>, Texts)> {
-        let mut texts = Texts::new();
-        let mut edits = Vec::new();
+        let (mut edits, mut texts) = (Vec::new(), Texts::new());
+        self.look_for_none(&mut edits, &mut texts)?;
+        Some((splice(self.args.bytes(), &edits), texts))
+    }
+
+    /// Replaces all that this look-up looks for.
+    fn look_for_none(
+        &self,
+        edits: &mut Vec<(Range<usize>, Vec<u8>)>,
+        texts: &mut Texts,
+    ) -> Option<()> {
         for field in self.row.args {
             let name = field.name;
+            let range = self.args.range(name)?;
+            if edits.iter().any(|(edited, _)| *edited == range) {
+                continue;
+            }
             let bytes = match name {
                 "path" => {
-                    let path = self.stand_in.path(self.args.text(name)?, &mut texts);
+                    let path = self.stand_in.path(self.args.text(name)?, texts);
                     xdr(|writer| _ = writer.string(&path))
                 }
                 "name" | "key" | "usageID" | "wwnn" | "wwpn" => {
-                    let text = self.stand_in.text(self.args.text(name)?, &mut texts);
+                    let text = self.stand_in.text(self.args.text(name)?, texts);
                     xdr(|writer| _ = writer.string(&text))
                 }
                 "mac" => {
-                    let mac = self.stand_in.mac(self.args.text(name)?, &mut texts);
+                    let mac = self.stand_in.mac(self.args.text(name)?, texts);
                     xdr(|writer| _ = writer.string(&mac))
                 }
                 "uuid" => {
                     let uuid = self.args.uuid(name)?;
-                    self.stand_in.uuid(uuid, &mut texts).0.to_vec()
+                    self.stand_in.uuid(uuid, texts).0.to_vec()
                 }
                 "id" => {
                     let id = i32::try_from(self.args.word(name)?.cast_signed()).ok()?;
-                    self.stand_in.id(id, &mut texts).to_be_bytes().to_vec()
+                    self.stand_in.id(id, texts).to_be_bytes().to_vec()
                 }
                 // A pool is looked up by one of its volumes.
                 "vol" => {
                     let found = self.args.objects().next()?;
-                    self.stand_in.object(&found.object, true, &mut texts)
+                    self.stand_in.object(&found.object, true, texts)
                 }
                 _ => continue,
             };
-            edits.push((self.args.range(name)?, bytes));
+            edits.push((range, bytes));
         }
-        Some((splice(self.args.bytes(), &edits), texts))
+        Some(())
     }
 
     /// Every permission on every object that it is needed on.
@@ -525,6 +537,11 @@ impl<'a> Case<'a> {
             if !matches!(all, Ruling::Allow(_)) {
                 return self.pass_list(permission, acted, progress);
             }
+        }
+        if let Some(procedure) = self.restore_as_judged(progress) {
+            let mut passage = self.passage(Follow::Made, progress);
+            passage.procedure = procedure;
+            return passage;
         }
         let checks = |class| {
             let table = self.view.table;

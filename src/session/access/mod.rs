@@ -7,7 +7,7 @@
 //!
 //! - `case`, `content`: the judgement of one call.
 //! - `subject`: objects with what is proven of them.
-//! - `question`: what is asked of the daemon.
+//! - `question`, `questions`: what is asked of the daemon.
 //! - `knowledge`: what has been learned and still holds.
 //! - `watches`, `registration`: the events that tell how long it holds.
 //! - `stand_in`: objects that do not exist.
@@ -23,6 +23,7 @@ mod event;
 mod knowledge;
 mod old_list;
 mod question;
+mod questions;
 mod redaction;
 pub mod refusal;
 mod registration;
@@ -39,6 +40,7 @@ use std::time::Instant;
 use case::{Case, Follow, Outcome, Passage};
 use knowledge::{Knowledge, Since};
 use question::{Answers, Question};
+use questions::Questions;
 use refusal::Refusals;
 use stand_in::{StandIn, Texts};
 use subject::View;
@@ -67,6 +69,10 @@ pub(super) struct Line<'a> {
     pub(super) now: Instant,
 }
 
+/// Notes of one connection; the next call that may need one waits in the client's socket. Each may
+/// be of a long list that must be asked about.
+const NOTES: usize = 128;
+
 /// Names a note.
 pub(super) type NoteId = u32;
 
@@ -89,8 +95,8 @@ enum What {
         texts: Texts,
         arguments: Vec<u8>,
     },
-    /// An answer that a task waits for.
-    Answer { task: u32, question: Question },
+    /// An answer that tasks wait for.
+    Answer(Question),
     /// An answer to a registration of the proxy's own.
     Watch(Watch),
     /// An answer to a registration of the client's that both use.
@@ -113,6 +119,7 @@ pub(super) struct Access {
     watches: Watches,
     stand_in: StandIn,
     tasks: Tasks,
+    questions: Questions,
     notes: HashMap<NoteId, Note>,
     next_note: NoteId,
     next_serial: u32,
@@ -136,6 +143,7 @@ impl Access {
             watches: Watches::default(),
             stand_in: StandIn::new(setup.seed),
             tasks: Tasks::default(),
+            questions: Questions::default(),
             notes: HashMap::new(),
             next_note: 0,
             next_serial: u32::MAX,
@@ -150,7 +158,9 @@ impl Access {
         if let Some(table) = table {
             // What the marks of the old rules said may be in another place by now.
             if self.table.owner_marks() != table.owner_marks() {
-                self.knowledge.forget_owners();
+                self.knowledge.forget(Class::Domain);
+                self.tasks.forget_owners();
+                self.questions.ask_owners_again();
             }
             self.table = table;
         }
@@ -220,7 +230,7 @@ impl Access {
         let Some(row) = table::lookup(header.program, header.procedure) else {
             return self.unknown(header, effect, line);
         };
-        if self.tasks.is_full(frame.payload.len()) {
+        if self.tasks.is_full(frame.payload.len()) || self.notes.len() >= NOTES {
             return Verdict::Hold;
         }
         let has_descriptors = header.kind == MessageType::CALL_WITH_FDS;
@@ -331,7 +341,9 @@ impl Access {
         let row = table::lookup(header.program, passage.procedure)?;
         let arguments = match &passage.follow {
             Follow::Learn if passage.texts.is_empty() && !teaches(row) => return None,
-            Follow::Check | Follow::Made => arguments.to_vec(),
+            // What was asked for, with the objects under their true names.
+            Follow::Check => passage.arguments.as_deref().unwrap_or(arguments).to_vec(),
+            Follow::Made => arguments.to_vec(),
             _ => Vec::new(),
         };
         let what = What::Client {
@@ -386,20 +398,26 @@ impl Access {
 
     /// Asks the daemon what a task must know.
     fn start(&mut self, task: Task, questions: Vec<Question>, line: &mut Line<'_>) {
-        let id = self.tasks.add(task, &questions);
-        for question in questions {
-            for class in classes(&question) {
+        for question in &questions {
+            for class in classes(question) {
                 for watch in self.watches.wanted(*class) {
                     let note = self.note(None, What::Watch(watch));
                     self.ask(watch.register(), note, line, |writer| watch.encode(writer));
                 }
             }
-            let what = What::Answer {
-                task: id,
-                question: question.clone(),
-            };
-            let note = self.note(None, what);
-            let table = Arc::clone(&self.table);
+        }
+        let id = self.tasks.add(task, &questions);
+        for question in questions {
+            self.questions.add(question, id);
+        }
+        self.ask_next(line);
+    }
+
+    /// Asks as much as may be asked at once.
+    fn ask_next(&mut self, line: &mut Line<'_>) {
+        let table = Arc::clone(&self.table);
+        while let Some(question) = self.questions.next() {
+            let note = self.note(None, What::Answer(question.clone()));
             self.ask(question.procedure(), note, line, |writer| {
                 question.encode(table.owner_marks(), writer);
             });
@@ -437,6 +455,7 @@ impl Access {
     /// The client's calls that a lost upstream leaves unanswered, beside those that are outstanding
     /// there.
     pub(super) fn abandon(&mut self) -> Vec<Header> {
+        self.questions.clear();
         self.tasks.abandon()
     }
 

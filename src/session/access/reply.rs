@@ -1,7 +1,7 @@
 //! Replies on their way to the client, and answers to what the proxy has asked itself.
 
 use super::case::{self, Case, Follow, Form};
-use super::question::{Answers, Question};
+use super::question::{Answer, Answers, Question};
 use super::stand_in::Texts;
 use super::subject::{Asked, Resolved};
 use super::task::{Kind, ROUNDS, Task};
@@ -73,20 +73,25 @@ impl Access {
                 }
                 Verdict::Relay(Peer::Client)
             }
-            (What::Answer { task, question }, _) => {
+            (What::Answer(question), _) => {
                 if let Question::Release(watch, _) = &question {
                     self.watches.ended(*watch);
                     self.knowledge.forget(watch.class);
                 }
-                self.learn_answer(&question, good, payload, since);
-                let answer = if good {
-                    question.good(payload, self.table.owner_marks())
-                } else {
-                    Question::bad(payload)
-                };
-                if let Some(task) = self.tasks.answered(task, question, answer) {
-                    self.resume(task, line);
+                if let Some(tasks) = self.questions.answered(&question) {
+                    self.learn_answer(&question, good, payload, since);
+                    let answer = if good {
+                        question.good(payload, self.table.owner_marks())
+                    } else {
+                        question.bad(payload)
+                    };
+                    for task in tasks {
+                        if let Some(task) = self.tasks.answered(task, &question, answer.clone()) {
+                            self.resume(task, line);
+                        }
+                    }
                 }
+                self.ask_next(line);
                 Verdict::Consumed
             }
             (What::Client { .. }, None) => Verdict::Consumed,
@@ -402,14 +407,12 @@ impl Access {
             let answer = if good {
                 question.good(payload, self.table.owner_marks())
             } else {
-                Question::bad(payload)
+                question.bad(payload)
             };
-            let owner = match &answer {
-                super::question::Answer::Owner(owner) => owner.as_deref(),
-                super::question::Answer::Absent => None,
-                _ => return,
-            };
-            self.knowledge.learn_owner(*uuid, *place, owner, since);
+            if let Answer::Owner(owner) = &answer {
+                let owner = owner.as_deref();
+                self.knowledge.learn_owner(*uuid, *place, owner, since);
+            }
         } else if good {
             let header =
                 Header::remote_call(question.procedure(), crate::protocol::header::Serial(0));

@@ -1,6 +1,6 @@
 //! Calls, replies and events that wait until the daemon has answered what must be known.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::case::Follow;
@@ -37,7 +37,7 @@ pub(super) struct Task {
     pub(super) payload: Vec<u8>,
     pub(super) answers: Answers,
     pub(super) rounds: u8,
-    pending: Vec<Question>,
+    pending: HashSet<Question>,
     deadline: Instant,
 }
 
@@ -77,7 +77,7 @@ impl Task {
             payload: payload.to_vec(),
             answers,
             rounds: 0,
-            pending: Vec::new(),
+            pending: HashSet::new(),
             deadline: now + PATIENCE,
         }
     }
@@ -97,7 +97,7 @@ impl Task {
     }
 
     fn fail(&mut self) {
-        for question in self.pending.drain(..) {
+        for question in self.pending.drain() {
             self.answers.insert(question, Answer::Failed);
         }
     }
@@ -110,7 +110,16 @@ pub(super) struct Tasks {
     next: u32,
     bytes: usize,
     /// Events in order; a task decides on the first of them.
-    pub(super) events: VecDeque<(Header, Vec<u8>)>,
+    pub(super) events: VecDeque<Event>,
+}
+
+/// An event that waits.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub(super) header: Header,
+    pub(super) payload: Vec<u8>,
+    /// What it is judged by, beside what is known.
+    pub(super) answers: Answers,
 }
 
 impl Tasks {
@@ -124,7 +133,7 @@ impl Tasks {
         let id = self.next;
         self.next = self.next.wrapping_add(1);
         task.rounds += 1;
-        task.pending = questions.to_vec();
+        task.pending = questions.iter().cloned().collect();
         self.bytes += task.payload.len();
         self.tasks.insert(id, task);
         id
@@ -137,14 +146,28 @@ impl Tasks {
     }
 
     /// An answer has come. Returns the task if it waits for no other, and goes on by itself.
-    pub(super) fn answered(&mut self, id: u32, question: Question, answer: Answer) -> Option<Task> {
+    pub(super) fn answered(
+        &mut self,
+        id: u32,
+        question: &Question,
+        answer: Answer,
+    ) -> Option<Task> {
         let task = self.tasks.get_mut(&id)?;
-        task.pending.retain(|pending| *pending != question);
-        task.answers.insert(question, answer);
+        task.pending.remove(question);
+        task.answers.insert(question.clone(), answer);
         if task.is_waiting() || matches!(task.kind, Kind::Held) {
             return None;
         }
         self.remove(id)
+    }
+
+    /// What was said of owners does not count any more.
+    pub(super) fn forget_owners(&mut self) {
+        let tasks = self.tasks.values_mut().map(|task| &mut task.answers);
+        let events = self.events.iter_mut().map(|event| &mut event.answers);
+        for answers in tasks.chain(events) {
+            answers.retain(|question, _| !matches!(question, Question::Owner(..)));
+        }
     }
 
     /// The task of a call whose frame waits in the inbox, if it waits no more.
@@ -211,10 +234,14 @@ impl Tasks {
     }
 
     /// An event waits behind others. `false` if there are too many.
-    pub(super) fn queue(&mut self, header: Header, payload: &[u8]) -> bool {
+    pub(super) fn queue(&mut self, header: Header, payload: &[u8], answers: Answers) -> bool {
         let fits = self.events.len() < EVENTS;
         if fits {
-            self.events.push_back((header, payload.to_vec()));
+            self.events.push_back(Event {
+                header,
+                payload: payload.to_vec(),
+                answers,
+            });
         }
         fits
     }

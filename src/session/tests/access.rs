@@ -1,5 +1,7 @@
 //! Under access rules: what a tenant may do and see, and what the proxy asks to know it.
 
+mod attacks;
+
 use super::*;
 use crate::policy::{self, access::Table};
 use crate::protocol::object::{Object, Uuid};

@@ -1,6 +1,6 @@
 //! Calls of procedures and programs that there are not.
 
-use super::super::host::{Host, SMALL, WAYS};
+use super::super::host::{Host, SMALL, WAYS, usual_access};
 use crate::support::table::program;
 use crate::support::tenants::Driver;
 use crate::support::wire::status;
@@ -10,7 +10,7 @@ const NUMBERS: [i32; 7] = [0, 454, 500, i32::MAX, i32::MIN, -1, -454];
 #[test]
 fn procedures_that_there_are_not_are_refused_and_cost_nothing() {
     let host = Host::with_access(Driver::Test, SMALL, |_| {
-        super::super::host::usual_access() + "- who: operator\n  allow: \"*\"\n"
+        usual_access() + "- who: operator\n  allow: \"*\"\n"
     });
     let programs = [program::REMOTE, program::QEMU, program::LXC, 0, u32::MAX];
     for way in WAYS {
