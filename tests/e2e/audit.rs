@@ -341,6 +341,25 @@ fn repeated_refusals_are_counted() {
 }
 
 #[test]
+fn the_last_count_is_recorded_of_a_client_that_tears_its_connection_down() {
+    const DOMAIN_CREATE: i32 = 9;
+    let host = Host::start(ACCESS);
+    let mut client = RpcClient::opened(&host.proxy.socket(), URI);
+    let calls = (0..5).flat_map(|_| client.prepare(DOMAIN_CREATE, Vec::new()).encode());
+    let calls: Vec<u8> = calls.collect();
+    client.send_bytes(&calls);
+    // Its answers are left unread, so that the kernel resets the connection.
+    host.records(3);
+    drop(client);
+    let counts: Vec<_> = host
+        .records(4)
+        .iter()
+        .map(|it| it["count"].clone())
+        .collect();
+    assert_eq!(counts, [1, 2, 4, 5]);
+}
+
+#[test]
 fn in_shadow_a_call_passes_and_is_recorded() {
     let access = ACCESS.replace("access:", "access:\n  mode: shadow");
     let host = Host::start(&access);

@@ -152,7 +152,13 @@ fn of_journal(line: &str) -> Option<Entry> {
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is the failed test")]
 mod tests {
     use super::*;
+    use std::fmt;
+    use std::sync::{Arc, Mutex};
     use std::time::{Duration, SystemTime};
+
+    use tracing::field::{Field, Visit};
+    use tracing::{Event, Subscriber};
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
     #[test]
     fn ids_are_told_from_everything_else() {
@@ -232,9 +238,8 @@ mod tests {
         assert!(in_file(&dir.path().join("missing"), "x").is_err());
     }
 
-    #[test]
-    fn a_journal_entry_is_the_same_record() {
-        let entry = Entry {
+    fn entry() -> Entry {
+        Entry {
             time: "2026-01-31T10:00:00.000000Z".into(),
             verdict: super::super::entry::Verdict::Hidden,
             id: Some("00000001-1-1".into()),
@@ -263,17 +268,55 @@ mod tests {
             generation: Some(3),
             policy: Some("0123456789abcdef".into()),
             count: 4,
+        }
+    }
+
+    /// Fields of an event, named and written as the journal's layer does.
+    #[derive(Default)]
+    struct Fields(Map<String, Value>);
+
+    impl Visit for Fields {
+        fn record_str(&mut self, field: &Field, value: &str) {
+            let name = format!("F_{}", field.name().to_uppercase());
+            self.0.insert(name, value.into());
+        }
+
+        fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+            self.record_str(field, &format!("{value:?}"));
+        }
+    }
+
+    /// Keeps the last event.
+    #[derive(Clone, Default)]
+    struct Journal(Arc<Mutex<Option<(String, Map<String, Value>)>>>);
+
+    impl<S: Subscriber> Layer<S> for Journal {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            let mut fields = Fields::default();
+            event.record(&mut fields);
+            let target = event.metadata().target().to_owned();
+            *self.0.lock().unwrap() = Some((target, fields.0));
+        }
+    }
+
+    #[test]
+    fn a_journal_entry_is_the_same_record() {
+        let sparse = Entry {
+            client: Some(Client::default().into()),
+            object: None,
+            rule: None,
+            cause: None,
+            ..entry()
         };
-        let line = r#"{"__CURSOR":"s=1","TARGET":"virtproxyd::audit","MESSAGE":"refused",
-            "F_TIME":"2026-01-31T10:00:00.000000Z","F_VERDICT":"hidden","F_ID":"00000001-1-1",
-            "F_CONNECTION":"00000001-1","F_IDENTITIES":"acme,lab","F_USER":"ann","F_UID":"1000",
-            "F_GID":"100","F_PID":"7","F_SASL":"alice","F_DN":"CN=ci,O=Acme",
-            "F_ADDRESS":"192.0.2.1:4000","F_LISTENER":"main","F_UPSTREAM":"qemu",
-            "F_PROCEDURE":"DOMAIN_CREATE","F_OBJECT":"domain beta-1",
-            "F_PERMISSION":"domain:start","F_RULE":"12","F_CAUSE":"not-allowed",
-            "F_REASON":"domain:start is not allowed","F_GENERATION":"3",
-            "F_POLICY":"0123456789abcdef","F_COUNT":"4"}"#;
-        assert_eq!(of_journal(line), Some(entry));
+        for entry in [entry(), sparse] {
+            let journal = Journal::default();
+            let subscriber = tracing_subscriber::registry().with(journal.clone());
+            tracing::subscriber::with_default(subscriber, || super::super::log::write(&entry));
+            let (target, fields) = journal.0.lock().unwrap().take().unwrap();
+            assert_eq!(target, TARGET);
+            let line = Value::Object(fields).to_string();
+            assert_eq!(of_journal(&line), Some(entry));
+        }
         assert_eq!(of_journal("{}"), None);
     }
 }
