@@ -7,7 +7,7 @@ use super::needs::{self, Needs, PROGRAMS, needs};
 use super::permission::Permission;
 use super::rule::{Quota, Rule, RuleId, RuleRef, Rules};
 use crate::policy::guard::OwnerMark;
-use super::subject::{Attributes, Owner, Subject};
+use super::subject::{Attribute, Attributes, Owner, Subject};
 use crate::policy::identity::IdentitySet;
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::Class;
@@ -98,6 +98,8 @@ pub enum Reason {
     UnknownClient,
     /// The content of the call does not keep to the guards of the rule that allows it.
     Guarded,
+    /// More would be in use than a quota of the client's allows, or it cannot be told.
+    Quota,
 }
 
 /// What the rules say of one permission.
@@ -129,6 +131,17 @@ impl Denial {
             rule: Some(rule),
             permission: Some(permission),
             reason: Reason::Guarded,
+            shadow,
+        }
+    }
+
+    /// A quota does not allow a call.
+    #[must_use]
+    pub fn of_quota(shadow: bool) -> Self {
+        Self {
+            rule: None,
+            permission: None,
+            reason: Reason::Quota,
             shadow,
         }
     }
@@ -196,13 +209,27 @@ impl Table {
         }
         let quotas = rules.quotas.iter().enumerate();
         let quotas = quotas.filter(|(_, quota)| identities.contains(quota.identity));
+        let quotas: Vec<usize> = quotas.map(|(place, _)| place).collect();
+        let limits_volumes = |place: &usize| {
+            let quota = rules.quotas.get(*place);
+            quota.is_some_and(|quota| !quota.volumes.is_empty())
+        };
+        if quotas.iter().any(limits_volumes) {
+            // Pools are told apart by their names.
+            let mut name = Attributes::default();
+            name.insert(Attribute::Name);
+            match asks.iter_mut().find(|(class, _)| *class == Class::StoragePool) {
+                Some((_, attributes)) => *attributes |= name,
+                None => asks.push((Class::StoragePool, name)),
+            }
+        }
         let mut table = Self {
             standing: Standing::Rules,
             other: Gate::Relay,
             permissions,
             gates: Vec::new(),
             asks,
-            quotas: quotas.map(|(place, _)| place).collect(),
+            quotas,
             has_guards,
             rules,
         };
@@ -396,6 +423,10 @@ impl Table {
     fn gate_of(&self, program: Program, procedure: Procedure, needs: &Needs) -> Gate {
         let has_content = crate::policy::guard::has_content(program, procedure);
         let mut judge = needs.classes().any(|class| !self.sees_all(class));
+        if (program, procedure) == (Program::REMOTE, table::remote::NETWORK_GET_DHCP_LEASES) {
+            // Leases are of domains, although they name none.
+            judge |= !self.sees_all(Class::Domain);
+        }
         for need in &needs.permissions {
             let permission = need.permission;
             match self.verdict(permission) {
@@ -427,7 +458,7 @@ impl Table {
                 _ => false,
             },
             Class::StorageVol => {
-                matches!(permission.action(), "create" | "resize" | "format")
+                matches!(permission.action(), "create" | "resize" | "data_write")
                     && !quota.volumes.is_empty()
             }
             _ => false,

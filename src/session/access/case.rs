@@ -5,9 +5,11 @@
 //! granted by a rule whose guards its content keeps.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::content::{self, Named};
 use super::question::Question;
+use super::quota::{Claimed, Turn};
 use super::stand_in::{StandIn, Texts};
 use super::subject::{Asked, Resolved, View};
 use super::{Class, knowledge, old_list::OldList};
@@ -25,6 +27,8 @@ pub(super) struct Case<'a> {
     pub(super) args: Payload<'a>,
     pub(super) view: View<'a>,
     pub(super) stand_in: &'a StandIn,
+    /// Its turn to be counted, if it has it.
+    pub(super) turn: Option<&'a Turn>,
 }
 
 /// What becomes of it.
@@ -36,6 +40,8 @@ pub(super) enum Outcome {
     Refuse(Refusal),
     /// The daemon must be asked first.
     Ask(Vec<Question>),
+    /// It must wait for its turn to be counted for these identities.
+    Await(Vec<Arc<str>>),
 }
 
 /// How a call goes on.
@@ -51,6 +57,8 @@ pub(super) struct Passage {
     pub(super) records: Vec<Refusal>,
     /// The first object that it acts on, for the record of an allowed call.
     pub(super) object: String,
+    /// What others must count until it is answered.
+    pub(super) claimed: Claimed,
 }
 
 /// What is done with a reply.
@@ -67,6 +75,8 @@ pub(super) enum Follow {
     StandIn(Texts),
     /// A list: only what the client may see stays.
     Filter { permission: Permission, form: Form },
+    /// Leases: only those of domains that the client may see stay, or their number.
+    Leases { count: bool },
 }
 
 /// The form of a list that the client asked for.
@@ -99,6 +109,7 @@ pub(super) struct Refusal {
 pub(super) enum Stop {
     Refuse(Box<Refusal>),
     Ask,
+    Await(Vec<Arc<str>>),
 }
 
 /// What one judgement has come to so far.
@@ -107,7 +118,8 @@ pub(super) struct Progress {
     pub(super) asked: Asked,
     pub(super) edits: Vec<(Range<usize>, Vec<u8>)>,
     texts: Texts,
-    records: Vec<Refusal>,
+    pub(super) records: Vec<Refusal>,
+    claimed: Claimed,
 }
 
 /// An object of the arguments, and what the rules know of it.
@@ -124,6 +136,7 @@ impl<'a> Case<'a> {
             Ok(passage) => Outcome::Pass(passage),
             Err(Stop::Refuse(refusal)) => Outcome::Refuse(*refusal),
             Err(Stop::Ask) => Outcome::Ask(progress.asked.into_questions()),
+            Err(Stop::Await(identities)) => Outcome::Await(identities),
         }
     }
 
@@ -141,6 +154,7 @@ impl<'a> Case<'a> {
         }
         let named = self.named_by_content(&acted, progress)?;
         self.check_needs(&acted, &named, progress)?;
+        progress.claimed = self.check_quotas(&acted, &named, progress)?;
         for act in &acted {
             self.correct_name(act, progress);
         }
@@ -510,6 +524,10 @@ impl<'a> Case<'a> {
             }
         }
         let sees_all = |class| self.view.table.sees_all(class);
+        if is_leases(self.program, self.row) && !sees_all(Class::Domain) {
+            let count = self.ask_for_results(progress);
+            return self.passage(Follow::Leases { count }, acted, progress);
+        }
         let follow = if looks_up(self.row).is_some_and(|class| !sees_all(class)) {
             Follow::Check
         } else if makes {
@@ -538,13 +556,20 @@ impl<'a> Case<'a> {
             passage.arguments = Some(arguments);
             return passage;
         }
-        let form = if self.args.word("need_results") == Some(0) {
-            self.edit("need_results", &1u32.to_be_bytes(), progress);
-            Form::Count
-        } else {
-            Form::New
+        let form = match self.ask_for_results(progress) {
+            true => Form::Count,
+            false => Form::New,
         };
         self.passage(Follow::Filter { permission, form }, acted, progress)
+    }
+
+    /// Has the daemon send a list whole, also where only its count is wanted. Returns whether it is.
+    fn ask_for_results(&self, progress: &mut Progress) -> bool {
+        let count = self.args.word("need_results") == Some(0);
+        if count {
+            self.edit("need_results", &1u32.to_be_bytes(), progress);
+        }
+        count
     }
 
     fn passage(&self, follow: Follow, acted: &[Acted<'a>], progress: &mut Progress) -> Passage {
@@ -555,6 +580,7 @@ impl<'a> Case<'a> {
             arguments: (!edits.is_empty()).then(|| splice(self.args.bytes(), &edits)),
             follow,
             records: std::mem::take(&mut progress.records),
+            claimed: std::mem::take(&mut progress.claimed),
             object: acted.first().map(|act| act.subject.to_string()).unwrap_or_default(),
         }
     }
@@ -646,6 +672,11 @@ fn looks_up(row: &ProcedureInfo) -> Option<Class> {
 /// A call that asks for events: what it may name is judged with each event.
 fn is_registration(row: &ProcedureInfo) -> bool {
     row.filter.is_some() && row.name.contains("EVENT") && row.name.contains("REGISTER")
+}
+
+/// The call that tells the leases of a network.
+fn is_leases(program: Program, row: &ProcedureInfo) -> bool {
+    (program, row.number) == (Program::REMOTE, remote::NETWORK_GET_DHCP_LEASES)
 }
 
 /// The call that copies a volume.

@@ -130,7 +130,7 @@ impl<'a> Case<'a> {
     }
 
     /// The save image that the call reads.
-    fn saved(&self) -> Option<Question> {
+    pub(super) fn saved(&self) -> Option<Question> {
         if self.program != Program::REMOTE {
             return None;
         }
@@ -171,12 +171,12 @@ impl<'a> Case<'a> {
                 progress.asked.add(question.clone());
                 Err(Stop::Ask)
             }
-            // The daemon says why, about a path that the client may use.
-            Some(Answer::Absent | Answer::Failed | Answer::Owner(_)) => Ok(None),
             Some(Answer::Reply(reply)) => {
                 let reply = question.read(reply);
                 Ok(Some(reply.and_then(|reply| reply.text("xml")).unwrap_or("")))
             }
+            // The daemon says why, about a path that the client may use.
+            Some(_) => Ok(None),
         }
     }
 

@@ -11,8 +11,9 @@
 //! - `knowledge`: what has been learned and still holds.
 //! - `stand_in`: objects that do not exist.
 //! - `old_list`: the old forms of lists.
-//! - `reply`, `event`: what comes back.
+//! - `reply`, `event`, `leases`: what comes back.
 //! - `task`: what waits for answers.
+//! - [`quota`]: what identities may use in total.
 //! - `redaction`: errors that would tell of hidden objects.
 //! - [`refusal`]: what the client is told, and what is recorded.
 
@@ -20,8 +21,10 @@ mod case;
 mod content;
 mod event;
 mod knowledge;
+mod leases;
 mod old_list;
 mod question;
+pub mod quota;
 mod redaction;
 pub mod refusal;
 mod reply;
@@ -36,6 +39,7 @@ use std::time::Instant;
 use case::{Case, Follow, Outcome, Passage};
 use knowledge::{Knowledge, Since, Watch};
 use question::{Answers, Question};
+use quota::{Turn, TurnId};
 use refusal::Refusals;
 use stand_in::StandIn;
 use subject::View;
@@ -73,6 +77,8 @@ struct Note {
     original: Option<Header>,
     /// When the call was made.
     since: Since,
+    /// The turn that ends with it.
+    turn: Option<TurnId>,
     what: What,
 }
 
@@ -100,6 +106,7 @@ pub(super) struct Access {
     notes: HashMap<NoteId, Note>,
     next_note: NoteId,
     next_serial: u32,
+    next_turn: u32,
     refusals: Refusals,
 }
 
@@ -121,6 +128,7 @@ impl Access {
             notes: HashMap::new(),
             next_note: 0,
             next_serial: u32::MAX,
+            next_turn: 0,
             refusals: Refusals::new(prefix),
         }
     }
@@ -195,39 +203,55 @@ impl Access {
             return Verdict::Hold;
         }
         let has_descriptors = header.kind == MessageType::CALL_WITH_FDS;
-        let answers = if has_descriptors {
+        let (answers, turn) = if has_descriptors {
             match self.tasks.take_held(header.serial) {
                 Held::Waiting => return Verdict::Hold,
-                Held::Ready(task) => task.answers,
-                Held::New => Answers::new(),
+                Held::Ready(task) if task.late => {
+                    self.refuse_late(&task, line);
+                    return Verdict::Consumed;
+                }
+                Held::Ready(task) => (task.answers, task.turn),
+                Held::New => (Answers::new(), None),
             }
         } else {
-            Answers::new()
+            (Answers::new(), None)
         };
-        let Some(outcome) = self.judge(header.program, row, frame.arguments(), &answers) else {
+        let outcome = self.judge(
+            header.program,
+            row,
+            frame.arguments(),
+            &answers,
+            turn.as_ref(),
+        );
+        let Some(outcome) = outcome else {
+            line.release(turn);
             line.answer(header, &Fault::undecodable());
             return Verdict::Consumed;
         };
         match outcome {
-            Outcome::Refuse(refusal) => self.refuse(header, refusal, line),
+            Outcome::Refuse(refusal) => {
+                line.release(turn);
+                self.refuse(header, refusal, line);
+            }
             Outcome::Pass(passage) => {
                 let same = passage.arguments.is_none() && passage.procedure == header.procedure;
                 self.record(header, &passage.records, line);
                 if same {
                     self.allowed(header, &passage.object, line);
-                    let note = self.follow(header, passage, frame.arguments());
+                    let note = self.follow(header, passage, frame.arguments(), turn, line);
                     line.relay(header, effect, note);
                     return Verdict::Relay(Peer::Upstream(line.upstream));
                 }
                 if has_descriptors && !matches!(passage.follow, Follow::StandIn(_)) {
                     // Its descriptors can go on only with the frame as it is.
+                    line.release(turn);
                     let refusal = refusal::misnamed();
                     self.refuse(header, refusal, line);
                 } else {
-                    self.send(header, effect, passage, frame.arguments(), line);
+                    self.send(header, effect, passage, frame.arguments(), turn, line);
                 }
             }
-            Outcome::Ask(questions) => {
+            Outcome::Ask(_) | Outcome::Await(_) => {
                 let kind = if has_descriptors {
                     Kind::Held
                 } else {
@@ -238,8 +262,12 @@ impl Access {
                 } else {
                     frame.arguments()
                 };
-                let task = Task::new(kind, header, payload, answers, line.now);
-                self.start(task, questions, line);
+                let task = Task::new(kind, header, payload, answers, line.now).with_turn(turn);
+                match outcome {
+                    Outcome::Await(identities) => self.await_turn(task, identities, line),
+                    Outcome::Ask(questions) => self.start(task, questions, line),
+                    Outcome::Pass(_) | Outcome::Refuse(_) => {}
+                }
                 if has_descriptors {
                     return Verdict::Hold;
                 }
@@ -275,6 +303,7 @@ impl Access {
         row: &'static ProcedureInfo,
         arguments: &[u8],
         answers: &Answers,
+        turn: Option<&Turn>,
     ) -> Option<Outcome> {
         let case = Case {
             program,
@@ -282,6 +311,7 @@ impl Access {
             args: Payload::read(row.args, arguments).ok()?,
             view: self.view(answers),
             stand_in: &self.stand_in,
+            turn,
         };
         Some(case.judge())
     }
@@ -296,25 +326,34 @@ impl Access {
     }
 
     /// Notes what the reply to a client's call is for; `None` if just for the client.
-    fn follow(&mut self, header: Header, passage: Passage, arguments: &[u8]) -> Option<NoteId> {
+    fn follow(
+        &mut self,
+        header: Header,
+        passage: Passage,
+        arguments: &[u8],
+        turn: Option<Turn>,
+        line: &mut Line<'_>,
+    ) -> Option<NoteId> {
+        let turn = line.claim(turn, passage.claimed);
         let row = table::lookup(header.program, passage.procedure)?;
         let arguments = match &passage.follow {
-            Follow::Learn if !teaches(row) => return None,
+            Follow::Learn if !teaches(row) && turn.is_none() => return None,
             Follow::Check | Follow::Made => arguments.to_vec(),
             _ => Vec::new(),
         };
         let follow = passage.follow;
         let what = What::Client { follow, arguments };
-        Some(self.note(Some(header), what))
+        Some(self.note(Some(header), what, turn))
     }
 
-    fn note(&mut self, original: Option<Header>, what: What) -> NoteId {
+    fn note(&mut self, original: Option<Header>, what: What, turn: Option<TurnId>) -> NoteId {
         let id = self.next_note;
         self.next_note = self.next_note.wrapping_add(1);
         let since = self.knowledge.now();
         let note = Note {
             original,
             since,
+            turn,
             what,
         };
         self.notes.insert(id, note);
@@ -328,6 +367,7 @@ impl Access {
         effect: Effect,
         passage: Passage,
         arguments: &[u8],
+        turn: Option<Turn>,
         line: &mut Line<'_>,
     ) {
         self.allowed(header, &passage.object, line);
@@ -341,7 +381,7 @@ impl Access {
         frame::write(&mut bytes, call, |writer| {
             _ = writer.raw(passage.arguments.as_deref().unwrap_or(arguments));
         });
-        let note = self.follow(header, passage, arguments);
+        let note = self.follow(header, passage, arguments, turn, line);
         let effect = if same { effect } else { Effect::None };
         line.relay(call, effect, note);
         let to = Peer::Upstream(line.upstream);
@@ -354,7 +394,7 @@ impl Access {
         for question in questions {
             for class in classes(&question) {
                 for watch in self.knowledge.watch(*class) {
-                    let note = self.note(None, What::Watch(*watch));
+                    let note = self.note(None, What::Watch(*watch), None);
                     self.ask(watch.procedure(), note, line, |writer| watch.encode(writer));
                 }
             }
@@ -362,7 +402,7 @@ impl Access {
                 task: id,
                 question: question.clone(),
             };
-            let note = self.note(None, what);
+            let note = self.note(None, what, None);
             let table = Arc::clone(&self.table);
             self.ask(question.procedure(), note, line, |writer| {
                 question.encode(table.owner_marks(), writer);
@@ -400,14 +440,25 @@ impl Access {
 
     /// The client's calls that a lost upstream leaves unanswered, beside those that are outstanding
     /// there.
-    pub(super) fn abandon(&mut self) -> Vec<Header> {
-        self.tasks.abandon()
+    pub(super) fn abandon(&mut self, actions: &mut VecDeque<Action>) -> Vec<Header> {
+        let (calls, turns) = self.tasks.abandon();
+        for turn in turns {
+            quota::give_back(turn, true, actions);
+        }
+        calls
     }
 
-    /// The client's call behind an outstanding one; `None` if it is the proxy's own.
-    pub(super) fn original(&mut self, call: &Call) -> Option<Header> {
+    /// The client's call behind an outstanding one that the daemon will not answer; `None` if it is
+    /// the proxy's own.
+    pub(super) fn original(&mut self, call: &Call, actions: &mut VecDeque<Action>) -> Option<Header> {
         match call.note.and_then(|note| self.notes.remove(&note)) {
-            Some(note) => note.original,
+            Some(note) => {
+                if let Some(turn) = note.turn {
+                    // It may have been carried out.
+                    quota::give_back(turn, false, actions);
+                }
+                note.original
+            }
             None => Some(call.header()),
         }
     }
@@ -475,7 +526,7 @@ fn classes(question: &Question) -> &'static [Class] {
     match question {
         Question::Domain(_) | Question::Domains | Question::Owner(..) => &[Class::Domain],
         Question::Network(_) => &[Class::Network],
-        Question::Pool(_) => &[Class::StoragePool],
+        Question::Pool(_) | Question::Pools => &[Class::StoragePool],
         Question::Secret(_) => &[Class::Secret],
         _ => &[],
     }

@@ -275,7 +275,7 @@ impl<'a> View<'a> {
                     }
                     Some(Answer::Owner(Some(found))) => owner = Owner::Is(found),
                     Some(Answer::Absent | Answer::Owner(None)) => {}
-                    Some(Answer::Failed | Answer::Reply(_)) => return Fact::Failed,
+                    Some(_) => return Fact::Failed,
                 },
             }
         }
@@ -332,11 +332,11 @@ impl<'a> View<'a> {
                 Fact::Pending
             }
             Some(Answer::Absent) => Fact::Absent,
-            Some(Answer::Failed | Answer::Owner(_)) => Fact::Failed,
             Some(Answer::Reply(reply)) => question
                 .read(reply)
                 .and_then(|payload| payload.objects().next())
                 .map_or(Fact::Failed, |found| Fact::Is(found.object)),
+            Some(_) => Fact::Failed,
         }
     }
 

@@ -1,11 +1,13 @@
 //! Calls, replies and events that wait until the daemon has answered what must be known.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::case::Follow;
 use super::knowledge::Since;
 use super::question::{Answer, Answers, Question};
+use super::quota::{Claims, Turn, TurnId};
 use crate::protocol::header::{Header, Procedure, Serial};
 use crate::session::calls::Effect;
 
@@ -23,8 +25,9 @@ const BYTES: usize = 1 << 20;
 /// it is when a daemon's own queue overflows.
 const EVENTS: usize = 1024;
 
-/// Times that one task may ask: a name, its owner, what a path leads to, and its owner.
-pub(super) const ROUNDS: u8 = 8;
+/// Times that one task may ask: a name, its owner, what a path leads to, and its owner; then, when its
+/// turn to be counted has come, all of it anew, what there is, to whom it belongs, and how big it is.
+pub(super) const ROUNDS: u8 = 16;
 
 /// Something that waits.
 #[derive(Debug)]
@@ -36,7 +39,13 @@ pub(super) struct Task {
     pub(super) payload: Vec<u8>,
     pub(super) answers: Answers,
     pub(super) rounds: u8,
-    pending: Vec<Question>,
+    /// Its turn to be counted, if it has it.
+    pub(super) turn: Option<Turn>,
+    /// The turn that it waits for.
+    pub(super) awaits: Option<TurnId>,
+    /// Its turn did not come in time, or its time for it is over.
+    pub(super) late: bool,
+    pending: HashSet<Question>,
     deadline: Instant,
 }
 
@@ -75,13 +84,26 @@ impl Task {
             payload: payload.to_vec(),
             answers,
             rounds: 0,
-            pending: Vec::new(),
+            turn: None,
+            awaits: None,
+            late: false,
+            pending: HashSet::new(),
             deadline: now + PATIENCE,
         }
     }
 
     pub(super) fn is_waiting(&self) -> bool {
-        !self.pending.is_empty()
+        !self.late && (!self.pending.is_empty() || self.awaits.is_some())
+    }
+
+    /// The same with its turn, which is not to last longer than that.
+    pub(super) fn with_turn(self, turn: Option<Turn>) -> Self {
+        let until = turn.as_ref().map_or(self.deadline, |turn| turn.until);
+        Self {
+            deadline: self.deadline.min(until),
+            turn,
+            ..self
+        }
     }
 
     /// The client's call that waits for this.
@@ -94,12 +116,22 @@ impl Task {
         }
     }
 
+    /// The turn that it has or awaits.
+    pub(super) fn turn_id(&self) -> Option<TurnId> {
+        self.awaits.or(self.turn.as_ref().map(|turn| turn.id))
+    }
+
     fn fail(&mut self) {
-        for question in self.pending.drain(..) {
+        self.late = self.awaits.is_some() || self.turn.is_some();
+        for question in self.pending.drain() {
             self.answers.insert(question, Answer::Failed);
         }
     }
 }
+
+/// No task awaits that turn.
+#[derive(Debug)]
+pub(super) struct NoTask;
 
 /// All that waits on one connection.
 #[derive(Debug, Default)]
@@ -122,7 +154,7 @@ impl Tasks {
         let id = self.next;
         self.next = self.next.wrapping_add(1);
         task.rounds += 1;
-        task.pending = questions.to_vec();
+        task.pending = questions.iter().cloned().collect();
         self.bytes += task.payload.len();
         self.tasks.insert(id, task);
         id
@@ -137,12 +169,36 @@ impl Tasks {
     /// An answer has come. Returns the task if it waits for no other, and goes on by itself.
     pub(super) fn answered(&mut self, id: u32, question: Question, answer: Answer) -> Option<Task> {
         let task = self.tasks.get_mut(&id)?;
-        task.pending.retain(|pending| *pending != question);
+        task.pending.remove(&question);
         task.answers.insert(question, answer);
         if task.is_waiting() || matches!(task.kind, Kind::Held) {
             return None;
         }
         self.remove(id)
+    }
+
+    /// A turn has come. Returns the task that awaits it, unless its frame waits in the inbox; an
+    /// error if none does any more. What it was told before its turn may be old by now.
+    pub(super) fn acquired(
+        &mut self,
+        id: TurnId,
+        others: Vec<(Arc<str>, Claims)>,
+        now: Instant,
+    ) -> Result<Option<Task>, NoTask> {
+        let mut tasks = self.tasks.iter_mut();
+        let (place, task) = tasks
+            .find(|(_, task)| task.awaits == Some(id) && !task.late)
+            .ok_or(NoTask)?;
+        let until = now + PATIENCE;
+        task.awaits = None;
+        task.answers.clear();
+        task.deadline = until;
+        task.turn = Some(Turn { id, others, until });
+        let place = *place;
+        if matches!(task.kind, Kind::Held) {
+            return Ok(None);
+        }
+        Ok(self.remove(place))
     }
 
     /// The task of a call whose frame waits in the inbox, if it waits no more.
@@ -193,12 +249,14 @@ impl Tasks {
         overdue
     }
 
-    /// Forgets everything; returns the client's calls that nobody answers now.
-    pub(super) fn abandon(&mut self) -> Vec<Header> {
+    /// Forgets everything; returns the client's calls that nobody answers now, and the turns that
+    /// tasks had or awaited.
+    pub(super) fn abandon(&mut self) -> (Vec<Header>, Vec<TurnId>) {
         self.events.clear();
         self.bytes = 0;
         let tasks = std::mem::take(&mut self.tasks);
-        tasks.values().filter_map(Task::call).collect()
+        let turns = tasks.values().filter_map(Task::turn_id).collect();
+        (tasks.values().filter_map(Task::call).collect(), turns)
     }
 
     /// An event waits behind others. `false` if there are too many.
