@@ -16,6 +16,9 @@ use proptest::prelude::{ProptestConfig, any, proptest};
 
 #[path = "fuzz_seeds/bodies.rs"]
 mod bodies;
+#[allow(dead_code, reason = "the marks are for tests that break samples")]
+#[path = "payloads/sample.rs"]
+mod sample;
 
 fn over_seeds(target: &str, body: fn(&[u8])) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -39,6 +42,11 @@ fn frame_reader() {
 #[test]
 fn xdr_args() {
     over_seeds("xdr_args", bodies::xdr_args);
+}
+
+#[test]
+fn payload() {
+    over_seeds("payload", bodies::payload);
 }
 
 #[test]
@@ -83,5 +91,26 @@ proptest! {
     #[test]
     fn any_payload_is_read_or_refused(bytes in vec(any::<u8>(), 0..200)) {
         bodies::xdr_args(&bytes);
+    }
+
+    #[test]
+    fn any_payload_of_any_shape_is_read_or_refused(bytes in vec(any::<u8>(), 0..200)) {
+        bodies::payload(&bytes);
+    }
+
+    #[test]
+    fn a_payload_with_odd_words_is_read_or_refused(
+        number: u16,
+        odd in vec((any::<proptest::sample::Index>(), 0..4_usize, any::<u8>()), 0..4),
+    ) {
+        let sample = sample::Sample::of(bodies::fields(number), sample::Fill::Filled);
+        let mut bytes = [&number.to_be_bytes()[..], &sample.bytes].concat();
+        for (word, place, byte) in odd {
+            let words = sample.bytes.len() / 4;
+            if words > 0 {
+                bytes[2 + word.index(words) * 4 + place] = byte;
+            }
+        }
+        bodies::payload(&bytes);
     }
 }

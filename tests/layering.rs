@@ -83,6 +83,7 @@ const LAYERS: [Layer; 3] = [
         except: &[
             "crate::protocol::table",
             "crate::protocol::object",
+            "crate::protocol::shape",
             "crate::protocol::header::Procedure",
             "crate::protocol::header::Program",
             "crate::protocol::payload::Payload",

@@ -243,3 +243,382 @@ fn clients_that_cannot_be_told_may_do_nothing() {
     assert_eq!(ruling(&table, "domain:read", &domain("x")), "deny");
     assert!(!table.sees_all(Class::Domain));
 }
+
+#[test]
+fn identities_add_up_and_deny_wins_wherever_it_stands() {
+    let policy = load(
+        "access:
+  - { who: night, deny: [domain:stop], on: { domain: { name: \"acme-db*\" } } }
+  - { who: \"*\", allow: [connect:getattr, domain:getattr] }
+  - { who: acme, allow: [domain:stop], on: { domain: { name: \"acme-*\" } } }
+  - { who: night, allow: [domain:start, domain:stop] }
+",
+    );
+    let (day, night) = (table(&policy, "acme"), table(&policy, "acme-night"));
+    assert_eq!(ruling(&day, "domain:start", &domain("acme-1")), "deny");
+    assert_eq!(ruling(&night, "domain:start", &domain("acme-1")), "allow");
+    assert_eq!(ruling(&night, "domain:stop", &domain("other")), "allow");
+    assert_eq!(ruling(&day, "domain:stop", &domain("acme-db1")), "allow");
+    assert_eq!(
+        ruling(&night, "domain:stop", &domain("acme-db1")),
+        "deny 12"
+    );
+    let unknown = Subject::of(Class::Domain);
+    assert_eq!(ruling(&night, "domain:stop", &unknown), "unknown");
+    assert_eq!(ruling(&day, "domain:getattr", &unknown), "allow");
+    assert_eq!(
+        ruling(&table(&policy, "stranger"), "domain:getattr", &unknown),
+        "allow"
+    );
+}
+
+#[test]
+fn permissions_are_named_as_libvirt_does_by_patterns_and_by_sets() {
+    let granted = |names: &str| {
+        let sets = "sets: { own: [domain:stop, inner-set], inner_set: [secret:read-secure] }";
+        let rest = "[ { who: lab, allow: [own, own] }, { who: acme, allow: [";
+        let tail = format!("access:\n  {sets}\n  rules: {rest}{names}] }} ]\n");
+        let table = table(&load(&tail), "acme");
+        Permission::all()
+            .filter(|it| ruling(&table, &it.to_string(), &Subject::of(it.class())) == "allow")
+            .map(|it| it.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(granted("domain:core-dump"), ["domain:core_dump"]);
+    assert_eq!(granted("\"*-device:stop\""), ["node_device:stop"]);
+    assert_eq!(granted("own"), ["domain:stop", "secret:read_secure"]);
+    assert_eq!(granted("inner-set"), ["secret:read_secure"]);
+    assert_eq!(granted("\"*:create\"").len(), 3);
+    assert_eq!(granted("\"*:getattr\"").len(), 11);
+    assert_eq!(
+        granted("\"domain:fs-*\""),
+        ["domain:fs_freeze", "domain:fs_trim"]
+    );
+    assert_eq!(granted("\"*\"").len(), Permission::COUNT);
+    assert_eq!(granted("read_only"), granted("read-only"));
+}
+
+#[test]
+fn a_policy_in_shadow_refuses_nothing() {
+    let policy = load(
+        "access:
+  mode: shadow
+  rules:
+  - { who: acme, allow: [connect:getattr, \"domain:*\"], on: { domain: { name: \"acme-*\" } },
+      guards: { host_paths: [], forbid: [all] } }
+  - { who: acme, deny: [domain:migrate] }
+",
+    );
+    let table = table(&policy, "acme");
+    assert!(table.is_shadow());
+    // What would be refused is recorded, so that it has to be looked at.
+    for number in [
+        remote::DOMAIN_CREATE,
+        remote::NETWORK_CREATE,
+        Procedure(454),
+    ] {
+        assert_eq!(gate(&table, number), Gate::Judge);
+    }
+    assert_eq!(gate(&table, remote::AUTH_LIST), Gate::Relay);
+    assert_eq!(ruling(&table, "domain:start", &domain("acme-1")), "allow");
+    assert_eq!(
+        ruling(&table, "domain:start", &domain("globex-1")),
+        "shadow"
+    );
+    assert_eq!(
+        ruling(&table, "domain:migrate", &domain("acme-1")),
+        "shadow 16"
+    );
+    assert_eq!(
+        ruling(&table, "network:start", &Subject::of(Class::Network)),
+        "shadow"
+    );
+    assert!(matches!(table.decide_unknown(), Ruling::Allow(allowed) if allowed.shadow.is_some()));
+    let mut facts = client("user=root");
+    facts.unix.as_mut().unwrap().unproven = true;
+    let closed = policy.access(&facts);
+    assert_eq!(gate(&closed, remote::CONNECT_OPEN), Gate::Judge);
+    assert_eq!(ruling(&closed, "domain:read", &domain("x")), "shadow");
+}
+
+#[test]
+fn a_rule_in_shadow_allows_but_neither_denies_nor_guards() {
+    let policy = load(
+        "access:
+  - { who: acme, allow: [connect:getattr, domain:getattr, domain:start, domain:stop] }
+  - { who: acme, deny: [domain:start], on: { domain: { name: \"db*\" } }, mode: shadow }
+  - { who: acme, deny: [domain:stop], mode: shadow }
+  - { who: acme, allow: [domain:reset], guards: { networks: [] }, mode: shadow }
+",
+    );
+    let table = table(&policy, "acme");
+    assert!(!table.is_shadow());
+    assert_eq!(gate(&table, remote::DOMAIN_CREATE), Gate::Judge);
+    assert_eq!(gate(&table, remote::DOMAIN_DESTROY), Gate::Judge);
+    assert_eq!(gate(&table, remote::DOMAIN_LOOKUP_BY_NAME), Gate::Relay);
+    assert_eq!(ruling(&table, "domain:start", &domain("web")), "allow");
+    assert_eq!(ruling(&table, "domain:start", &domain("db1")), "shadow 13");
+    assert_eq!(ruling(&table, "domain:stop", &domain("web")), "shadow 14");
+    assert_eq!(
+        ruling(&table, "domain:start", &Subject::of(Class::Domain)),
+        "unknown"
+    );
+    match table.decide(permission("domain:reset"), &domain("web")) {
+        Ruling::Allow(allowed) => {
+            let rule = table.rule(allowed.guarded[0]).unwrap();
+            assert!(rule.shadow && rule.guards.is_some());
+        }
+        ruling => panic!("{ruling:?}"),
+    }
+}
+
+#[test]
+fn what_is_created_without_an_owner_is_stamped_where_the_rule_is_about_it() {
+    let policy = load(
+        "access:
+  - who: acme
+    allow: [connect:getattr, owner]
+    on: { domain: { name: \"acme-*\", owner: acme } }
+    guards: { host_paths: [], forbid: [all] }
+    stamp: true
+  - who: lab
+    allow: [connect:getattr, owner]
+    guards: { host_paths: [], forbid: [all] }
+    stamp: lab
+",
+    );
+    let write = permission("domain:write");
+    let acme = table(&policy, "acme");
+    assert_eq!(acme.stamp(write, &domain("acme-1")), Some("acme"));
+    assert_eq!(acme.stamp(write, &domain("other")), None);
+    assert_eq!(
+        acme.stamp(permission("domain:migrate"), &domain("acme-1")),
+        None
+    );
+    let owned = |owner| Subject {
+        owner,
+        ..domain("acme-1")
+    };
+    assert_eq!(acme.stamp(write, &owned(Owner::Is("globex"))), None);
+    assert_eq!(acme.stamp(write, &owned(Owner::Unknown)), None);
+    // Without a stamp, it would belong to nobody, and so be out of the rule's reach.
+    assert_eq!(ruling(&acme, "domain:write", &domain("acme-1")), "deny");
+    assert_eq!(
+        ruling(&acme, "domain:write", &owned(Owner::Is("acme"))),
+        "allow"
+    );
+    let lab = policy.access(&client("user=x,group=lab"));
+    assert_eq!(lab.stamp(write, &domain("any")), Some("lab"));
+    assert_eq!(
+        lab.stamp(
+            write,
+            &Subject {
+                name: None,
+                ..domain("")
+            }
+        ),
+        Some("lab")
+    );
+    // There is something to put in, so that it is not just relayed.
+    assert_eq!(gate(&lab, remote::DOMAIN_CREATE_XML), Gate::Judge);
+    let nobody = table(&policy, "root");
+    assert_eq!(nobody.stamp(write, &domain("acme-1")), None);
+}
+
+#[test]
+fn quotas_are_those_of_the_clients_identities_over_what_these_may_make() {
+    let policy = load(
+        "access:
+  quotas:
+    - { who: [acme, night], domains: 2, memory: 3GiB, volumes: { \"acme*\": 10TiB, acme-fast: 1KiB } }
+    - { who: operators, vcpus: 9 }
+  rules:
+    - { who: \"*\", allow: [connect:getattr, \"domain:*\"] }
+    - { who: acme, allow: [domain:start], on: { domain: { owner: acme } } }
+    - { who: acme, allow: [storage_vol:create], on: { storage_vol: { pool: \"acme*\" } }, guards: { host_paths: [] } }
+    - { who: [night, operators], allow: [storage_vol:resize, domain:save] }
+    - { who: acme, deny: [domain:start], on: { domain: { owner: acme, name: x } } }
+",
+    );
+    let table = table(&policy, "acme-night");
+    let quotas: Vec<_> = table.quotas().collect();
+    let names: Vec<&str> = quotas.iter().map(|quota| &*quota.who).collect();
+    assert_eq!(names, ["acme", "night"]);
+    let acme = quotas[0];
+    assert_eq!((acme.line, acme.domains, acme.running), (13, Some(2), None));
+    assert_eq!((acme.memory, acme.vcpus), (Some(3 << 30), None));
+    assert!(acme.limits_domains());
+    let pool = |pool| acme.of_pool(pool).map(|it| it.bytes).collect::<Vec<_>>();
+    assert_eq!(pool("acme-fast"), [10 << 40, 1 << 10]);
+    assert_eq!(pool("acme"), [10 << 40]);
+    assert!(pool("other").is_empty());
+    let of = |owner| Subject {
+        owner,
+        ..domain("x")
+    };
+    assert_eq!(table.counts(acme, &of(Owner::Is("acme"))), Some(true));
+    assert_eq!(table.counts(acme, &of(Owner::None)), Some(false));
+    assert_eq!(table.counts(acme, &of(Owner::Unknown)), None);
+    assert_eq!(table.counts(quotas[1], &of(Owner::Unknown)), Some(true));
+    let volume = |pool| Subject {
+        pool: Some(pool),
+        ..Subject::of(Class::StorageVol)
+    };
+    assert_eq!(table.counts(acme, &volume("acme-1")), Some(true));
+    assert_eq!(table.counts(acme, &volume("other")), Some(false));
+    assert_eq!(table.counts(quotas[1], &volume("acme-1")), Some(false));
+    // What may use up a quota is looked at, the rest is not.
+    let operator = policy.access(&client("user=root"));
+    assert_eq!(gate(&operator, remote::DOMAIN_CREATE), Gate::Judge);
+    assert_eq!(gate(&operator, remote::DOMAIN_SHUTDOWN), Gate::Relay);
+    let unlimited = policy.access(&client("user=stranger"));
+    assert_eq!(gate(&unlimited, remote::DOMAIN_CREATE), Gate::Relay);
+}
+
+#[test]
+fn what_is_to_be_recorded_is_looked_at() {
+    let policy = load(
+        "access:
+  audit: { allowed: [domain:start, \"secret:*\"], file: /var/log/audit.jsonl }
+  owner: [ { namespace: urn:x, element: a/b, attribute: c } ]
+  rules: [ { who: acme, allow: [\"*\"] } ]
+",
+    );
+    let table = table(&policy, "acme");
+    assert_eq!(gate(&table, remote::DOMAIN_CREATE), Gate::Judge);
+    assert_eq!(gate(&table, remote::DOMAIN_DESTROY), Gate::Relay);
+    assert!(table.records(permission("secret:read")) && !table.records(permission("domain:stop")));
+    assert!(policy.audit().journal && policy.audit().file.is_some());
+    let marks = policy.owner_marks();
+    assert_eq!((marks.len(), &*marks[1].path.join("/")), (2, "a/b"));
+    assert!(load("").audit().allowed.is_empty() && load("").owner_marks().is_empty());
+}
+
+#[test]
+fn conditions_are_for_their_own_class_and_on_every_attribute() {
+    let policy = load(
+        "access:
+  - who: acme
+    allow: [connect:getattr, \"*:getattr\"]
+    on:
+      domain: { uuid: [7A3B1C9E-0a3c-4f21-9b66-2a54b1f2c6d8, \"00000000-*\"] }
+      interface: { mac: \"52:54:00:AA:*\" }
+      network_port: { network: net, uuid: \"*\" }
+      nwfilter_binding: { name: \"vnet*\", filter: f }
+      secret: [ { usage_type: [volume, ceph], usage: \"/srv/*\" }, { uuid: \"f*\" } ]
+      storage_vol: { pool: p, name: \"*.img\", key: \"/srv/*\" }
+",
+    );
+    let table = table(&policy, "acme");
+    let sees = |subject: Subject<'_>| match table.visible(&subject) {
+        Ruling::Allow(_) => Some(true),
+        Ruling::Deny(_) => Some(false),
+        Ruling::Unknown => None,
+    };
+    let of = Subject::of;
+    let uuid = |text: &str| Some(text.parse().unwrap());
+    let domain = |text| {
+        sees(Subject {
+            uuid: uuid(text),
+            ..of(Class::Domain)
+        })
+    };
+    assert_eq!(domain("7a3b1c9e0a3c4f219b662a54b1f2c6d8"), Some(true));
+    assert_eq!(domain("00000000-0a3c-4f21-9b66-2a54b1f2c6d8"), Some(true));
+    assert_eq!(domain("00000001-0a3c-4f21-9b66-2a54b1f2c6d8"), Some(false));
+    assert_eq!(sees(of(Class::Domain)), None);
+    assert_eq!(sees(of(Class::Network)), Some(true));
+    let mac = |mac| {
+        sees(Subject {
+            mac: Some(mac),
+            ..of(Class::Interface)
+        })
+    };
+    assert_eq!(
+        (mac("52:54:00:aA:00:01"), mac("")),
+        (Some(true), Some(false))
+    );
+    let port = |network| {
+        sees(Subject {
+            network: Some(network),
+            ..of(Class::NetworkPort)
+        })
+    };
+    assert_eq!((port("net"), port("other")), (None, Some(false)));
+    let binding = |name, filter| {
+        let subject = of(Class::NwfilterBinding);
+        sees(Subject {
+            name: Some(name),
+            filter: Some(filter),
+            ..subject
+        })
+    };
+    assert_eq!(
+        (binding("vnet0", "f"), binding("tap0", "f")),
+        (Some(true), Some(false))
+    );
+    let secret = |usage_type, usage| {
+        let subject = Subject {
+            uuid: uuid(&"0".repeat(32)),
+            ..of(Class::Secret)
+        };
+        sees(Subject {
+            usage_type,
+            usage,
+            ..subject
+        })
+    };
+    assert_eq!(secret(Some(1), Some("/srv/a")), Some(true));
+    assert_eq!(secret(Some(3), Some("/srv/a")), Some(false));
+    assert_eq!(secret(None, Some("/srv/a")), None);
+    assert_eq!(secret(None, Some("")), Some(false));
+    let volume = |key| {
+        let subject = Subject {
+            pool: Some("p"),
+            name: Some("a.img"),
+            ..of(Class::StorageVol)
+        };
+        sees(Subject { key, ..subject })
+    };
+    assert_eq!((volume(Some("/srv/a")), volume(None)), (Some(true), None));
+    assert!(table.asks(Class::Secret).iter().eq([
+        Attribute::Uuid,
+        Attribute::UsageType,
+        Attribute::Usage
+    ]));
+}
+
+#[test]
+fn tables_of_very_many_kinds_of_clients_are_not_all_kept() {
+    use std::fmt::Write as _;
+    let mut identities = String::new();
+    for number in 0..10 {
+        writeln!(
+            identities,
+            "  g{number}: {{ unix: {{ group: g{number} }} }}"
+        )
+        .unwrap();
+    }
+    let text = HEAD.replace("routes:", &format!("{identities}routes:"));
+    let rules = "access: [ { who: \"*\", allow: [read-only] }, \
+                 { who: [g0, g1, g2, g3, g4, g5, g6, g7, g8, g9], allow: [domain:stop] } ]\n";
+    let policy = policy::load("f", &format!("{text}{rules}"), &|_| None)
+        .unwrap()
+        .policy;
+    let mut tables = Vec::new();
+    for bits in 0..1024_u32 {
+        let mut unix = String::from("user=x");
+        for number in (0..10).filter(|number| bits >> number & 1 == 1) {
+            write!(unix, ",group=g{number}").unwrap();
+        }
+        let table = policy.access(&client(&unix));
+        let expected = if bits == 0 { "deny" } else { "allow" };
+        assert_eq!(ruling(&table, "domain:stop", &domain("x")), expected);
+        tables.push(Arc::downgrade(&table));
+    }
+    let kept = tables
+        .iter()
+        .filter(|table| table.strong_count() > 0)
+        .count();
+    assert!((1..=256).contains(&kept), "{kept}");
+}

@@ -1,6 +1,8 @@
 //! What is wrong with a policy as a whole, each part being right: rules that nothing can match,
 //! things that nobody uses, doors that stand open.
 
+mod access;
+
 use core::net::SocketAddr;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -35,6 +37,9 @@ pub(super) fn check(
         checker.impossible_identities(problems);
         checker.probes(problems);
         checker.unused(problems);
+    }
+    if complete {
+        checker.access(problems);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::policy::xml::{self, Node};
 pub use super::xml::Unreadable;
 
 /// What one is where memory has no unit.
-const KIB: u64 = 1024;
+pub(super) const KIB: u64 = 1024;
 
 /// What a domain takes of its host at the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,7 +28,7 @@ impl DomainSize {
         }
     }
 
-    fn of(domain: Node<'_, '_>) -> Result<Self, Unreadable> {
+    pub(super) fn of(domain: Node<'_, '_>) -> Result<Self, Unreadable> {
         let vcpus = match xml::child_text(domain, "vcpu")? {
             Some(text) => number(&text)?,
             None => 1,
@@ -243,8 +243,10 @@ mod tests {
         let with_modules =
             format!("<memory unit='MiB'>3</memory><devices>{module}{module}</devices>");
         assert_eq!(size(&with_modules).unwrap(), (1, 3 << 20));
-        let both = format!("<memory>1</memory><cpu><numa><cell memory='1024'/></numa></cpu>\
-                            <devices>{module}</devices>");
+        let both = format!(
+            "<memory>1</memory><cpu><numa><cell memory='1024'/></numa></cpu>\
+                            <devices>{module}</devices>"
+        );
         assert_eq!(size(&both).unwrap(), (1, 2 << 20));
         let in_metadata = "<metadata><x:devices xmlns:x='urn:x'><x:memory/></x:devices></metadata>";
         assert_eq!(size(in_metadata).unwrap(), (1, 0));
@@ -272,13 +274,19 @@ mod tests {
         let snapshot = |inner: &str| reverted(&format!("<domainsnapshot>{inner}</domainsnapshot>"));
         let big = "<domain><vcpu>8</vcpu><memory>1</memory></domain>";
         let bigger = "<inactiveDomain><vcpu>1</vcpu><memory>9</memory></inactiveDomain>";
-        let all = snapshot(&format!("<state>running</state><memory snapshot='no'/>{big}{bigger}"));
+        let all = snapshot(&format!(
+            "<state>running</state><memory snapshot='no'/>{big}{bigger}"
+        ));
         let size = DomainSize {
             vcpus: 8,
             memory: 9 * 1024,
         };
         assert_eq!(all.unwrap(), Reverted { size, runs: true });
-        for (state, runs) in [("paused", true), ("shutoff", false), ("disk-snapshot", false)] {
+        for (state, runs) in [
+            ("paused", true),
+            ("shutoff", false),
+            ("disk-snapshot", false),
+        ] {
             let reverted = snapshot(&format!("<state>{state}</state>{big}")).unwrap();
             assert_eq!(reverted.runs, runs, "{state}");
         }
@@ -299,7 +307,10 @@ mod tests {
     fn only_memory_is_memory() {
         let module = "<memory model='dimm'><target><size unit='KiB'>7</size></target></memory>";
         assert_eq!(memory_module(module).unwrap(), Some(7 * 1024));
-        assert_eq!(memory_module("<disk><target><size>1</size></target></disk>").unwrap(), None);
+        assert_eq!(
+            memory_module("<disk><target><size>1</size></target></disk>").unwrap(),
+            None
+        );
         assert!(memory_module("<memory><target><size>x</size></target></memory>").is_err());
     }
 
@@ -326,7 +337,10 @@ mod tests {
 
     #[test]
     fn addresses_and_disks_are_found() {
-        assert_eq!(macs(DEVICES).unwrap(), ["52:54:00:ab:cd:ef", "52:54:00:00:00:01"]);
+        assert_eq!(
+            macs(DEVICES).unwrap(),
+            ["52:54:00:ab:cd:ef", "52:54:00:00:00:01"]
+        );
         let path = |path: &str| Some(DiskSource::Path(path.to_owned()));
         for (target, expected) in [
             ("vda", path("/a.img")),

@@ -34,8 +34,8 @@ mod schema;
 pub mod store;
 mod syntax;
 mod uri;
-mod xml;
 mod validate;
+mod xml;
 mod yaml;
 
 pub use report::Report;

@@ -227,6 +227,19 @@ impl Fault {
         }
     }
 
+    /// A call in a form that is known to kill the daemon.
+    #[must_use]
+    pub fn deadly() -> Self {
+        Self {
+            code: code::INVALID_ARG,
+            domain: domain::RPC,
+            format: "invalid argument: %s",
+            argument: Some(
+                "a migration needs a URI for its data, or one of the daemon to ask".into(),
+            ),
+        }
+    }
+
     /// The daemon did not say in time what a decision rests on, or said what cannot be read.
     #[must_use]
     pub fn undecided() -> Self {

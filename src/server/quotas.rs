@@ -105,7 +105,8 @@ impl Account {
 
 impl Ledger {
     fn forget(&mut self, now: Instant) {
-        self.entries.retain(|_, entry| entry.until.is_none_or(|until| now < until));
+        self.entries
+            .retain(|_, entry| entry.until.is_none_or(|until| now < until));
     }
 
     /// Keeps claims for a while of which nobody will say what became of them. Those that are left
@@ -114,7 +115,10 @@ impl Ledger {
         let Some(left) = self.entries.remove(&id) else {
             return;
         };
-        let known = self.entries.values_mut().find(|entry| entry.until.is_some());
+        let known = self
+            .entries
+            .values_mut()
+            .find(|entry| entry.until.is_some());
         match known {
             Some(known) => {
                 known.claims.add_all(&left.claims);

@@ -13,6 +13,7 @@
 //! - `identity`: what the daemon is told of the client.
 //! - [`access`]: what the client may do and see, call by call.
 //! - `serving`: calls, replies, streams and events once it is open.
+//! - `deadly`: calls that no daemon must get.
 //! - `calls`, `streams`: what is outstanding.
 //! - `keepalive`: pings, and silence that lasts too long.
 
@@ -20,6 +21,7 @@ pub mod access;
 pub mod action;
 mod authenticating;
 mod calls;
+mod deadly;
 mod identity;
 mod keepalive;
 mod opening;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::access::quota::{Claims, TurnId};
 use super::access::{Access, Line};
 use super::calls::{Call, Calls, Effect};
+use super::deadly;
 use super::keepalive::{Keepalive, Silence};
 use super::streams::{self, Streams};
 use super::{Action, Lost, Peer, Phase, Router, Session, Setup, UpstreamId, Verdict};
@@ -180,7 +181,11 @@ impl Session {
         match serving.streams.upstream_of(&header) {
             Some(upstream) => Verdict::Relay(Peer::Upstream(upstream)),
             // It may be of a call that is not decided on yet.
-            None if serving.access.as_ref().is_some_and(|access| access.uses(header.serial)) => {
+            None if serving
+                .access
+                .as_ref()
+                .is_some_and(|access| access.uses(header.serial)) =>
+            {
                 Verdict::Hold
             }
             None => Verdict::Consumed,
@@ -212,6 +217,9 @@ impl Session {
             Some(Fault::already_open())
         } else if header.kind == MessageType::CALL_WITH_FDS && !serving.descriptors {
             Some(Fault::no_descriptors())
+        } else if deadly::may_be_deadly(program, procedure) && deadly::is_deadly(frame) {
+            tracing::warn!(?procedure, "a call that would kill the daemon is refused");
+            Some(Fault::deadly())
         } else if effect == Effect::OpenStream
             && serving.streams.len() + serving.calls.streams() >= STREAMS
         {

@@ -280,6 +280,8 @@ impl World {
             descriptors: !choice.is_multiple_of(4),
             auth,
             auth_timeout: 60 * SECOND,
+            seed: [7; 16],
+            refusals: "r".into(),
         };
         let now = Instant::now();
         Self {
@@ -602,7 +604,8 @@ impl World {
         let id = daemon.id;
         match self
             .session
-            .handle_upstream(id, &message.frame(), &self.table, self.now) {
+            .handle_upstream(id, &message.frame(), &self.table, self.now)
+        {
             Verdict::Relay(Peer::Client) => {
                 let header = &message.header;
                 assert!(!is_keepalive(header), "keepalive travelled through");
@@ -705,6 +708,10 @@ impl World {
                     let daemon = self.daemon.take().expect("disconnected twice");
                     assert_eq!(daemon.id, id);
                     self.owed = daemon.relayed.iter().map(key).collect();
+                }
+                Action::Audit(_) => {}
+                Action::Acquire { .. } | Action::Claim { .. } | Action::Release { .. } => {
+                    panic!("counted without a quota");
                 }
                 Action::Close => {
                     assert!(!self.closed && self.daemon.is_none());

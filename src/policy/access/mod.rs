@@ -5,12 +5,13 @@
 //! - [`subject`]: what is known of an object; `condition`: what rules ask of it.
 //! - [`rule`]: the rules, and everything else that `access` says, as compiled.
 //! - [`needs`]: the permissions that procedures need.
-//! - [`table`]: what one set of identities may do; `tables` keeps those in use.
+//! - [`table`]: what one set of identities may do; [`ruling`]: what it says; `tables`: those in use.
 
 pub(super) mod condition;
 pub mod needs;
 pub mod permission;
 pub mod rule;
+pub mod ruling;
 pub mod sets;
 pub mod subject;
 pub mod table;
@@ -18,8 +19,8 @@ mod tables;
 
 pub use needs::{Need, Needs, needs};
 pub use permission::{Permission, PermissionSet};
-pub use super::guard::OwnerMark;
-pub use rule::{Audit, Quota, RuleId, RuleRef};
+pub use rule::{Audit, OwnerMark, Quota, RuleId, RuleRef};
+pub use ruling::{Allowed, Denial, Gate, Reason, Ruling};
 pub use subject::{Attribute, Attributes, Owner, Subject};
-pub use table::{Allowed, Denial, Gate, Reason, Ruling, Table};
+pub use table::Table;
 pub(super) use tables::Access;

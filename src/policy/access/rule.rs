@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::condition::Condition;
 use super::permission::{Permission, PermissionSet};
 use super::subject::Subject;
-pub use crate::policy::guard::OwnerMark;
 use crate::policy::guard::Guards;
 use crate::policy::identity::IdentitySet;
 use crate::policy::pattern::Pattern;
@@ -87,6 +86,20 @@ impl Rule {
         }
     }
 
+    /// Whether what it lets clients make of a class counts towards their quotas.
+    pub(in crate::policy) fn makes(&self, class: Class) -> bool {
+        const MAKING: [(Class, &str); 3] = [
+            (Class::Domain, "start"),
+            (Class::Domain, "save"),
+            (Class::StorageVol, "create"),
+        ];
+        MAKING
+            .into_iter()
+            .filter(|(known, _)| *known == class)
+            .filter_map(|(class, action)| Permission::find(class, action))
+            .any(|permission| self.permissions.contains(permission))
+    }
+
     pub(in crate::policy) fn is_deny(&self) -> bool {
         matches!(self.effect, Effect::Deny)
     }
@@ -107,6 +120,32 @@ pub struct RuleRef<'a> {
     pub guards: Option<&'a Guards>,
     /// The owner that is written into what is created without one.
     pub stamp: Option<&'a str>,
+}
+
+/// Where the owner of a domain is written in its metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnerMark {
+    /// XML namespace of the metadata element.
+    pub namespace: String,
+    /// Names of the elements on the way from it, in the same namespace; empty for itself.
+    pub path: Vec<String>,
+    /// Name of the attribute that says it; `None`: the text does.
+    pub attribute: Option<String>,
+}
+
+impl OwnerMark {
+    /// XML namespace of our own mark: `<owner>acme</owner>` in it.
+    pub const OURS: &'static str = "https://virtproxyd.org/xmlns/owner/1";
+
+    /// Our own mark.
+    #[must_use]
+    pub fn ours() -> Self {
+        Self {
+            namespace: Self::OURS.to_owned(),
+            path: Vec::new(),
+            attribute: None,
+        }
+    }
 }
 
 /// What an identity may use in total. `None` is without limit.

@@ -1,17 +1,19 @@
 //! What one set of identities may do: an answer per procedure, and where that depends, the decision
 //! on one permission and object.
 
+mod gates;
+
 use std::sync::Arc;
 
-use super::needs::{self, Needs, PROGRAMS, needs};
+use super::needs::{self, PROGRAMS, needs};
 use super::permission::Permission;
-use super::rule::{Quota, Rule, RuleId, RuleRef, Rules};
-use crate::policy::guard::OwnerMark;
+use super::rule::{OwnerMark, Quota, RuleId, RuleRef, Rules};
+use super::ruling::{Allowed, Denial, Gate, Ruling};
 use super::subject::{Attribute, Attributes, Owner, Subject};
 use crate::policy::identity::IdentitySet;
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::Class;
-use crate::protocol::table;
+use gates::{Verdict, verdict};
 
 /// What a client may do under one policy generation.
 #[derive(Debug)]
@@ -39,69 +41,6 @@ enum Standing {
     Rules,
 }
 
-/// What may be said of a call by its procedure alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gate {
-    /// Allowed whatever its arguments, and the reply may be passed on as it is.
-    Relay,
-    /// Refused whatever its arguments.
-    Refuse(Denial),
-    /// It depends on objects, content or arguments, or it must be recorded, or the reply filtered.
-    Judge,
-}
-
-/// The decision on one permission and object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ruling {
-    /// Allowed.
-    Allow(Allowed),
-    /// Refused.
-    Deny(Denial),
-    /// What is missing of the object decides.
-    Unknown,
-}
-
-/// Why something is allowed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Allowed {
-    /// The rule that allows it; `None` where there are no rules, or in shadow only.
-    pub rule: Option<RuleId>,
-    /// Rules any of whose guards the call's content must keep to. None: there is no limit.
-    pub guarded: Vec<RuleId>,
-    /// What would refuse it, were it enforced.
-    pub shadow: Option<Denial>,
-}
-
-/// Why something is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Denial {
-    /// The rule that says so; `None`: none allows it.
-    pub rule: Option<RuleId>,
-    /// What was wanted; `None` for a procedure that is not known.
-    pub permission: Option<Permission>,
-    /// Why.
-    pub reason: Reason,
-    /// It is recorded, not enforced.
-    pub shadow: bool,
-}
-
-/// Why something is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// No rule allows it.
-    NotAllowed,
-    /// A rule denies it.
-    Denied,
-    /// The procedure is not known, so that only a client who may do everything may call it.
-    UnknownProcedure,
-    /// What identities ask for could not be learned of this client.
-    UnknownClient,
-    /// The content of the call does not keep to the guards of the rule that allows it.
-    Guarded,
-    /// More would be in use than a quota of the client's allows, or it cannot be told.
-    Quota,
-}
-
 /// What the rules say of one permission.
 #[derive(Debug, Default)]
 struct Entry {
@@ -110,41 +49,6 @@ struct Entry {
     /// Places of the rules that deny it.
     deny: Vec<usize>,
     verdict: Verdict,
-}
-
-/// What is to be said of a permission without looking at the object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Verdict {
-    /// Allowed on every object. `free`: whatever the content, and nothing is stamped.
-    Always { free: bool },
-    /// Refused on every object.
-    Never(Denial),
-    #[default]
-    Depends,
-}
-
-impl Denial {
-    /// The content of a call does not keep to a rule's guards.
-    #[must_use]
-    pub fn of_guards(rule: RuleId, permission: Permission, shadow: bool) -> Self {
-        Self {
-            rule: Some(rule),
-            permission: Some(permission),
-            reason: Reason::Guarded,
-            shadow,
-        }
-    }
-
-    /// A quota does not allow a call.
-    #[must_use]
-    pub fn of_quota(shadow: bool) -> Self {
-        Self {
-            rule: None,
-            permission: None,
-            reason: Reason::Quota,
-            shadow,
-        }
-    }
 }
 
 impl Table {
@@ -186,7 +90,7 @@ impl Table {
                 continue;
             }
             has_guards |= rule.guards().is_some();
-            denies |= rule.is_deny() && !rule.shadow;
+            denies |= rule.is_deny() && (!rule.shadow || rules.shadow);
             everything |=
                 rule.everything && !rule.is_deny() && rule.on.is_empty() && rule.guards().is_none();
             for permission in rule.permissions.iter() {
@@ -205,7 +109,7 @@ impl Table {
             }
         }
         for (permission, entry) in Permission::all().zip(&mut permissions) {
-            entry.verdict = verdict(&rules.rules, permission, entry);
+            entry.verdict = verdict(&rules, permission, entry);
         }
         let quotas = rules.quotas.iter().enumerate();
         let quotas = quotas.filter(|(_, quota)| identities.contains(quota.identity));
@@ -218,7 +122,10 @@ impl Table {
             // Pools are told apart by their names.
             let mut name = Attributes::default();
             name.insert(Attribute::Name);
-            match asks.iter_mut().find(|(class, _)| *class == Class::StoragePool) {
+            let asked = asks
+                .iter_mut()
+                .find(|(class, _)| *class == Class::StoragePool);
+            match asked {
                 Some((_, attributes)) => *attributes |= name,
                 None => asks.push((Class::StoragePool, name)),
             }
@@ -261,20 +168,27 @@ impl Table {
     /// Decides on one permission and object as far as it is known.
     #[must_use]
     pub fn decide(&self, permission: Permission, subject: &Subject<'_>) -> Ruling {
-        self.rule_on(permission, subject, false)
+        self.rule_on(permission, subject, Asked::Call)
     }
 
     /// The same when nothing more can be learned of the object: what is not known keeps rules from
     /// allowing, not from denying. Never [`Ruling::Unknown`].
     #[must_use]
     pub fn settle(&self, permission: Permission, subject: &Subject<'_>) -> Ruling {
-        self.rule_on(permission, subject, true)
+        self.rule_on(permission, subject, Asked::LastTime)
     }
 
     /// Whether the object is there for this client.
     #[must_use]
     pub fn visible(&self, subject: &Subject<'_>) -> Ruling {
-        self.decide(Permission::getattr(subject.class), subject)
+        self.passes(Permission::getattr(subject.class), subject)
+    }
+
+    /// Whether a reply or event may tell of an object, which needs `permission`. Guards do not
+    /// matter: they limit what a client sends, not what it sees.
+    #[must_use]
+    pub fn passes(&self, permission: Permission, subject: &Subject<'_>) -> Ruling {
+        self.rule_on(permission, subject, Asked::Reply)
     }
 
     /// Decides on a procedure that is not known.
@@ -385,10 +299,8 @@ impl Table {
     pub fn counts(&self, quota: &Quota, subject: &Subject<'_>) -> Option<bool> {
         let mut result = Some(false);
         for rule in &self.rules.rules {
-            let has = |who: &Vec<usize>| who.contains(&quota.identity);
-            let made =
-                |it: Permission| it.class() == subject.class && rule.permissions.contains(it);
-            if rule.is_deny() || !rule.who.as_ref().is_some_and(has) || !making().any(made) {
+            let is_its = rule.who.iter().flatten().any(|it| *it == quota.identity);
+            if !is_its || rule.is_deny() || !rule.makes(subject.class) {
                 continue;
             }
             match rule.is_on(subject) {
@@ -403,66 +315,6 @@ impl Table {
     fn verdict(&self, permission: Permission) -> Verdict {
         let entry = self.permissions.get(permission.index());
         entry.map_or(Verdict::Depends, |entry| entry.verdict)
-    }
-
-    fn make_gates(&self) -> Vec<Vec<Gate>> {
-        let gate = |program: Program, info: &table::ProcedureInfo| match needs(program, info.number)
-        {
-            Some(needs) => self.gate_of(program, info.number, needs),
-            None => self.other,
-        };
-        let programs = PROGRAMS.iter();
-        programs
-            .map(|program| {
-                let rows = table::rows(*program).iter();
-                rows.map(|info| gate(*program, info)).collect()
-            })
-            .collect()
-    }
-
-    fn gate_of(&self, program: Program, procedure: Procedure, needs: &Needs) -> Gate {
-        let has_content = crate::policy::guard::has_content(program, procedure);
-        let mut judge = needs.classes().any(|class| !self.sees_all(class));
-        if (program, procedure) == (Program::REMOTE, table::remote::NETWORK_GET_DHCP_LEASES) {
-            // Leases are of domains, although they name none.
-            judge |= !self.sees_all(Class::Domain);
-        }
-        for need in &needs.permissions {
-            let permission = need.permission;
-            match self.verdict(permission) {
-                // What is hidden is not forbidden: a look-up finds nothing.
-                Verdict::Never(denial)
-                    if need.condition.is_none()
-                        && (permission.class() == Class::Connect
-                            || permission.action() != "getattr") =>
-                {
-                    return self.refuse(denial);
-                }
-                Verdict::Never(_) | Verdict::Depends => judge = true,
-                Verdict::Always { free } => judge |= !free && has_content,
-            }
-            judge |= self.records(permission) || self.is_limited(permission);
-        }
-        if let Some(filter) = needs.filter {
-            judge |= !matches!(self.verdict(filter), Verdict::Always { .. });
-        }
-        if judge { Gate::Judge } else { Gate::Relay }
-    }
-
-    /// Whether what is done with the permission may count towards a quota.
-    fn is_limited(&self, permission: Permission) -> bool {
-        self.quotas().any(|quota| match permission.class() {
-            Class::Domain => match permission.action() {
-                "write" | "save" | "start" | "migrate" | "snapshot" => quota.limits_domains(),
-                "block_write" => !quota.volumes.is_empty(),
-                _ => false,
-            },
-            Class::StorageVol => {
-                matches!(permission.action(), "create" | "resize" | "data_write")
-                    && !quota.volumes.is_empty()
-            }
-            _ => false,
-        })
     }
 
     fn refuse(&self, denial: Denial) -> Gate {
@@ -482,7 +334,7 @@ impl Table {
         }
     }
 
-    fn rule_on(&self, permission: Permission, subject: &Subject<'_>, last: bool) -> Ruling {
+    fn rule_on(&self, permission: Permission, subject: &Subject<'_>, asked: Asked) -> Ruling {
         let Some(entry) = self.permissions.get(permission.index()) else {
             return match self.standing {
                 Standing::Open => Ruling::Allow(Allowed::default()),
@@ -494,38 +346,43 @@ impl Table {
         }
         let rules = &self.rules.rules;
         let at = |place: &usize| rules.get(*place).map(|rule| (id(*place), rule));
-        let (mut shadow, mut deny_in_doubt) = (None, false);
+        let last = asked == Asked::LastTime;
+        let (mut denied, mut shadow) = (Doubt::No, Doubt::No);
+        let mut shadow_by = None;
         for (id, rule) in entry.deny.iter().filter_map(at) {
-            match rule.is_on(subject) {
-                Some(false) => {}
-                None if !last => deny_in_doubt = true,
-                Some(true) | None => {
-                    let denial = Denial::by(id, permission);
-                    if !rule.shadow {
-                        return self.deny(denial);
-                    }
-                    shadow.get_or_insert(denial.in_shadow());
+            let in_shadow = rule.shadow && !self.rules.shadow;
+            let holds = rule.is_on(subject).or(last.then_some(true));
+            match (holds, in_shadow) {
+                (Some(false), _) => {}
+                (Some(true), false) => return self.deny(Denial::by(id, permission)),
+                (Some(true), true) => {
+                    shadow_by.get_or_insert(Denial::by(id, permission).in_shadow());
                 }
+                (None, false) => denied = Doubt::Yes,
+                (None, true) => shadow = Doubt::Yes,
             }
         }
-        let (mut free, mut guarded, mut allow_in_doubt) = (None, Vec::new(), false);
+        let (mut free, mut guarded, mut allowed) = (None, Vec::new(), Doubt::No);
         for (id, rule) in entry.allow.iter().filter_map(at) {
-            match rule.is_on(subject) {
+            match rule.is_on(subject).or(last.then_some(false)) {
                 Some(false) => {}
-                None => allow_in_doubt = !last,
-                Some(true) if rule.guards().is_some() => guarded.push(id),
+                None => allowed = Doubt::Yes,
+                Some(true) if rule.guards().is_some() && asked != Asked::Reply => guarded.push(id),
                 Some(true) => {
                     free = Some(id);
                     break;
                 }
             }
         }
-        let allowed = free.is_some() || !guarded.is_empty();
-        if !allowed && !allow_in_doubt {
+        let surely = free.is_some() || !guarded.is_empty();
+        if !surely && allowed == Doubt::No {
             return self.deny(Denial::of(permission));
         }
-        // A rule in doubt may be the one whose guards hold, or that has none.
-        if deny_in_doubt || allow_in_doubt && free.is_none() {
+        // A rule in doubt may deny; or be without guards, or have those that hold.
+        if denied == Doubt::Yes
+            || allowed == Doubt::Yes && free.is_none()
+            || shadow == Doubt::Yes && shadow_by.is_none()
+        {
             return Ruling::Unknown;
         }
         if free.is_some() {
@@ -534,20 +391,27 @@ impl Table {
         Ruling::Allow(Allowed {
             rule: free.or(guarded.first().copied()),
             guarded,
-            shadow,
+            shadow: shadow_by,
         })
     }
 }
 
-/// What a client must be allowed for an object to be one of its own.
-fn making() -> impl Iterator<Item = Permission> {
-    [
-        (Class::Domain, "start"),
-        (Class::Domain, "save"),
-        (Class::StorageVol, "create"),
-    ]
-    .into_iter()
-    .filter_map(|(class, action)| Permission::find(class, action))
+/// What a decision is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// A call.
+    Call,
+    /// A call on an object of which nothing more can be learned.
+    LastTime,
+    /// An object in a reply.
+    Reply,
+}
+
+/// Whether what is not known of the object decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    No,
+    Yes,
 }
 
 fn id(place: usize) -> RuleId {
@@ -555,86 +419,5 @@ fn id(place: usize) -> RuleId {
     RuleId(u32::try_from(place).unwrap_or(u32::MAX))
 }
 
-/// What rules say of a permission whatever the object.
-fn verdict(rules: &[Rule], permission: Permission, entry: &Entry) -> Verdict {
-    let at = |place: &usize| rules.get(*place).map(|rule| (id(*place), rule));
-    let everywhere = |rule: &Rule| rule.condition(permission.class()).is_none();
-    let denies = |rule: &Rule| everywhere(rule) && !rule.shadow;
-    if let Some((id, _)) = entry
-        .deny
-        .iter()
-        .filter_map(at)
-        .find(|(_, rule)| denies(rule))
-    {
-        return Verdict::Never(Denial::by(id, permission));
-    }
-    if entry.allow.is_empty() {
-        return Verdict::Never(Denial::of(permission));
-    }
-    if !entry.deny.is_empty() {
-        return Verdict::Depends;
-    }
-    let allows = || {
-        entry
-            .allow
-            .iter()
-            .filter_map(at)
-            .filter(|(_, rule)| everywhere(rule))
-    };
-    let stamps = entry
-        .allow
-        .iter()
-        .filter_map(at)
-        .any(|(_, rule)| rule.stamp().is_some());
-    match allows().next() {
-        None => Verdict::Depends,
-        Some(_) => Verdict::Always {
-            free: !stamps && allows().any(|(_, rule)| rule.guards().is_none()),
-        },
-    }
-}
-
-impl Denial {
-    fn by(rule: RuleId, permission: Permission) -> Self {
-        Self {
-            rule: Some(rule),
-            permission: Some(permission),
-            reason: Reason::Denied,
-            shadow: false,
-        }
-    }
-
-    fn of(permission: Permission) -> Self {
-        Self {
-            rule: None,
-            permission: Some(permission),
-            reason: Reason::NotAllowed,
-            shadow: false,
-        }
-    }
-
-    fn of_procedure() -> Self {
-        Self {
-            rule: None,
-            permission: None,
-            reason: Reason::UnknownProcedure,
-            shadow: false,
-        }
-    }
-
-    fn of_client(permission: Option<Permission>) -> Self {
-        Self {
-            rule: None,
-            permission,
-            reason: Reason::UnknownClient,
-            shadow: false,
-        }
-    }
-
-    fn in_shadow(self) -> Self {
-        Self {
-            shadow: true,
-            ..self
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

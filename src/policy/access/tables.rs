@@ -80,8 +80,8 @@ impl Policy {
             .map_or(&self.access.audit, |rules| &rules.audit)
     }
 
-    /// Where a domain's owner is written, in order: our own mark first, then those that the file
-    /// names. The first that is there counts.
+    /// Where a domain's owner is written: our own mark, and those that the file names. All that are
+    /// there must agree.
     #[must_use]
     pub fn owner_marks(&self) -> &[OwnerMark] {
         self.access.rules.as_ref().map_or(&[], |rules| &rules.marks)

@@ -36,6 +36,12 @@ words! {
     LxcNamespace = "lxc-namespace",
     /// Arguments of Xen's own.
     XenNamespace = "xen-namespace",
+    /// Arguments of bhyve's own.
+    BhyveNamespace = "bhyve-namespace",
+    /// Options of dnsmasq's own, for networks.
+    DnsmasqNamespace = "dnsmasq-namespace",
+    /// Options of pools for `mount` and for RBD.
+    MountOptions = "mount-options",
     /// Security labels other than those that libvirt chooses, or none.
     SeclabelOverride = "seclabel-override",
     /// Commands to QEMU's monitor, but those of `monitor_commands`.
@@ -68,6 +74,14 @@ words! {
     Shmem = "shmem",
     /// Sockets between guest and host.
     Vsock = "vsock",
+    /// Consoles, channels and other character devices on the host's network.
+    CharDeviceNetwork = "char-device-network",
+    /// Disks whose backing files are taken from what the image says: a guest can write that.
+    ImageChain = "image-chain",
+    /// Secrets of the host, for disks and TPMs.
+    Secret = "secret",
+    /// Devices that another domain serves, on Xen.
+    DriverDomain = "driver-domain",
 }
 
 /// A set of them.

@@ -4,7 +4,8 @@
 //! Rules are about objects, so every object that is named anywhere is told.
 
 use super::document;
-use super::owner::{OwnerMark, owner_of_domain};
+use super::owner::owner_of_domain;
+use crate::policy::access::{Owner, OwnerMark, Subject};
 use crate::policy::xml::{self, Node, Unreadable};
 use crate::protocol::args::ParamValue;
 use crate::protocol::header::{Procedure, Program};
@@ -52,6 +53,27 @@ pub enum NamedOwner {
 }
 
 impl Named {
+    /// What rules are asked about it.
+    #[must_use]
+    pub fn subject(&self) -> Subject<'_> {
+        Subject {
+            name: self.name.as_deref(),
+            uuid: self.uuid,
+            owner: match &self.owner {
+                NamedOwner::Unknown | NamedOwner::AsBefore => Owner::Unknown,
+                NamedOwner::None => Owner::None,
+                NamedOwner::Is(owner) => Owner::Is(owner),
+            },
+            pool: self.pool.as_deref(),
+            mac: self.mac.as_deref(),
+            network: self.network.as_deref(),
+            filter: self.filter.as_deref(),
+            usage_type: self.usage_type,
+            usage: self.usage.as_deref(),
+            ..Subject::of(self.class)
+        }
+    }
+
     fn of(class: Class) -> Self {
         Self {
             class,

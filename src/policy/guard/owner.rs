@@ -5,33 +5,10 @@
 
 use super::Named;
 use super::named::NamedOwner;
+use crate::policy::access::OwnerMark;
 use crate::policy::xml::{self, Node, Unreadable};
 
-/// Where the owner of a domain is written in its metadata.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnerMark {
-    /// XML namespace of the metadata element.
-    pub namespace: String,
-    /// Names of the elements on the way from it, in the same namespace; empty for itself.
-    pub path: Vec<String>,
-    /// Name of the attribute that says it; `None`: the text does.
-    pub attribute: Option<String>,
-}
-
 impl OwnerMark {
-    /// XML namespace of our own mark: `<owner>acme</owner>` in it.
-    pub const OURS: &'static str = "https://virtproxyd.org/xmlns/owner/1";
-
-    /// Our own mark.
-    #[must_use]
-    pub fn ours() -> Self {
-        Self {
-            namespace: Self::OURS.to_owned(),
-            path: Vec::new(),
-            attribute: None,
-        }
-    }
-
     /// What the mark says that begins with this element.
     ///
     /// libvirt takes elements without a namespace for ones in that of the mark: it writes the

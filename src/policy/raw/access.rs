@@ -67,10 +67,11 @@ impl JsonSchema for Access {
 pub(in crate::policy) struct AccessSettings {
     /// Whether refusals are carried out. Default: enforce.
     pub(in crate::policy) mode: Option<Mode>,
-    /// Where, besides in virtproxyd's own mark, a domain's owner is written in its metadata. The
-    /// first that is there counts, virtproxyd's own before these.
-    #[schemars(length(min = 1, max = MAX_MARKS))]
-    pub(in crate::policy) owner: Option<Vec<Mark>>,
+    /// Where, besides in virtproxyd's own mark, a domain's owner is written in its metadata. All
+    /// that are there must name the same owner.
+    #[serde(default)]
+    #[schemars(with = "Vec<Mark>", length(min = 1, max = MAX_MARKS))]
+    pub(in crate::policy) owner: Vec<Lenient<Mark>>,
     /// Sets of permissions, by name, to be named where permissions are.
     #[serde(default)]
     pub(in crate::policy) sets: Section<OneOrMany<PermissionText>>,

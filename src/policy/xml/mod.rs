@@ -153,6 +153,12 @@ pub(super) fn text<'a>(node: Node<'a, '_>) -> Result<Cow<'a, str>, Unreadable> {
     })
 }
 
+/// The text of an element that is not within elements in it.
+pub(super) fn own_text(node: Node<'_, '_>) -> String {
+    let texts = node.children().filter(|child| child.is_text());
+    texts.filter_map(|text| text.text()).collect()
+}
+
 /// The text of the child element of this name; `None` if it is not there or empty, which are the
 /// same to libvirt.
 pub(super) fn child_text<'a>(

@@ -33,7 +33,9 @@ pub(in crate::policy) fn bytes(
                 "b" => 1000,
                 _ => return Err(wrong()),
             };
-            let place = "kmgtpe".find(prefix).and_then(|place| u32::try_from(place).ok());
+            let place = "kmgtpe"
+                .find(prefix)
+                .and_then(|place| u32::try_from(place).ok());
             base.saturating_pow(place.ok_or_else(wrong)? + 1)
         }
     };
@@ -68,7 +70,11 @@ mod tests {
             ("010", Some("b"), 10),
             ("99999999", Some("EiB"), u64::MAX),
         ] {
-            assert_eq!(bytes(text, unit, 1024).unwrap(), expected, "{text} {unit:?}");
+            assert_eq!(
+                bytes(text, unit, 1024).unwrap(),
+                expected,
+                "{text} {unit:?}"
+            );
         }
         for (text, unit) in [
             ("-1", None),

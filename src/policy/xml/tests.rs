@@ -17,7 +17,7 @@ fn ordinary_documents_are_read() {
         "<?xml version=\"1.0\" encoding=\"UTF-8\" standalone='yes' ?>\n<!-- a --><a/><!-- b -->",
         "<?xml version='1.0' encoding='utf8'?>\n<a b='>' c=\"'\" />",
         "<?xml version='1.0' encoding='us-ascii'?><a/>",
-        "\n <a>&lt;&#65;<![CDATA[</a>]]></a>\n",
+        "\n <a>&lt;&#65;<![CDATA[</a>]]></a>\r\n",
         "<domain xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>\
            <qemu:commandline><qemu:arg value='-x'/></qemu:commandline></domain>",
         "<domain><metadata><n:a xmlns:n='urn:n' n:b='c'><n:d/></n:a></metadata></domain>",
@@ -83,6 +83,16 @@ fn what_could_be_read_in_two_ways_is_refused() {
         ("<a :b='c'/>", "no name"),
         ("<a x:xmlns='urn:x'/>", "no name"),
         ("<a x:y:z='b'/>", "no name"),
+        (
+            "<domain><metadata><a xmlns='urn:&amp;'/></metadata></domain>",
+            "reference",
+        ),
+        (
+            "<domain><metadata><x:a xmlns:x = '&#117;rn:x'/></metadata></domain>",
+            "reference",
+        ),
+        ("<a>b\r</a>", "carriage return"),
+        ("<a>b\r&#10;</a>", "carriage return"),
         ("<x:a/>", "cannot be read"),
         ("<a b='c' b='d'/>", "cannot be read"),
         ("<a>\u{1}</a>", "cannot be read"),

@@ -16,7 +16,8 @@ impl Pump<'_> {
             if self.owed() > OUTBOX || self.is_securing() {
                 return moved;
             }
-            if self.decide_client(now) {
+            // A frame on hold may have made the session ask for something.
+            if self.decide_client(now) | self.perform_actions() {
                 moved = true;
                 continue;
             }

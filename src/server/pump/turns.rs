@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use super::{Pump, Shared};
 use crate::server::quotas::{Claimed, Turn};
-use crate::session::access::quota::{Claims, TurnId};
 use crate::session::Action;
+use crate::session::access::quota::{Claims, TurnId};
 
 /// The turns of one connection, in each of its calls that count.
 #[derive(Default)]
@@ -99,7 +99,8 @@ impl Pump<'_> {
             return false;
         };
         let generation = self.shared.policy.peek();
-        self.session.handle_acquired(turn, others, &**generation, now);
+        self.session
+            .handle_acquired(turn, others, &**generation, now);
         true
     }
 }

@@ -70,7 +70,13 @@ impl Pump<'_> {
             if self.turn == 0 {
                 return moved;
             }
-            if decide_upstream(upstream, &mut self.session, self.shared, &mut self.turn, now) {
+            if decide_upstream(
+                upstream,
+                &mut self.session,
+                self.shared,
+                &mut self.turn,
+                now,
+            ) {
                 moved = true;
                 self.perform_actions();
                 continue;

@@ -12,10 +12,10 @@ use super::question::Question;
 use super::quota::{Claimed, Turn};
 use super::stand_in::{StandIn, Texts};
 use super::subject::{Asked, Resolved, View};
-use super::{Class, knowledge, old_list::OldList};
+use super::{Class, old_list::OldList};
 use crate::policy::access::{Allowed, Denial, Need, Permission, Ruling, Subject, needs};
 use crate::protocol::header::{Procedure, Program};
-use crate::protocol::object::Object;
+use crate::protocol::object::{Object, Uuid};
 use crate::protocol::payload::{self, Found, Payload};
 use crate::protocol::table::{ProcedureInfo, remote};
 use crate::protocol::xdr::Writer;
@@ -53,6 +53,8 @@ pub(super) struct Passage {
     pub(super) arguments: Option<Vec<u8>>,
     /// What its reply is for.
     pub(super) follow: Follow,
+    /// Stand-ins that are in the arguments, to be turned back in an error.
+    pub(super) texts: Texts,
     /// What is to be recorded of objects that were hidden, and of rules in shadow.
     pub(super) records: Vec<Refusal>,
     /// The first object that it acts on, for the record of an allowed call.
@@ -71,8 +73,6 @@ pub(super) enum Follow {
     Check,
     /// The call makes something, and what is in its way may be hidden.
     Made,
-    /// The call was made with stand-ins.
-    StandIn(Texts),
     /// A list: only what the client may see stays.
     Filter { permission: Permission, form: Form },
     /// Leases: only those of domains that the client may see stay, or their number.
@@ -114,12 +114,18 @@ pub(super) enum Stop {
 
 /// What one judgement has come to so far.
 #[derive(Default)]
-pub(super) struct Progress {
+pub(super) struct Progress<'a> {
     pub(super) asked: Asked,
     pub(super) edits: Vec<(Range<usize>, Vec<u8>)>,
-    texts: Texts,
+    pub(super) texts: Texts,
+    /// Classes of which an object was replaced.
+    pub(super) replaced: Vec<Class>,
     pub(super) records: Vec<Refusal>,
     claimed: Claimed,
+    /// The domain that the call acts on.
+    pub(super) domain: Option<Uuid>,
+    /// The XML in the save image that the call reads.
+    pub(super) saved: Option<&'a str>,
 }
 
 /// An object of the arguments, and what the rules know of it.
@@ -140,15 +146,12 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn steps(&self, progress: &mut Progress) -> Result<Passage, Stop> {
-        if let Some(passage) = self.deregistration(progress) {
-            return Ok(passage);
-        }
+    fn steps(&self, progress: &mut Progress<'a>) -> Result<Passage, Stop> {
         let acted = self.find_objects(progress)?;
-        if !progress.texts.is_empty() {
-            let texts = std::mem::take(&mut progress.texts);
-            return Ok(self.passage(Follow::StandIn(texts), &acted, progress));
-        }
+        progress.domain = acted.iter().find_map(|act| match act.found.object {
+            Object::Domain { uuid, .. } => Some(uuid),
+            _ => None,
+        });
         if let Some(passage) = self.hide_by_name(&acted, progress) {
             return Ok(passage);
         }
@@ -161,21 +164,8 @@ impl<'a> Case<'a> {
         Ok(self.pass_on(&acted, !named.is_empty(), progress))
     }
 
-    /// The client must not end the proxy's own registrations: they do not exist for it.
-    fn deregistration(&self, progress: &mut Progress) -> Option<Passage> {
-        let class = knowledge::deregisters(self.row.number)?;
-        let callback = i32::try_from(self.args.word("callbackID")?.cast_signed()).ok()?;
-        if self.program != Program::REMOTE || !self.view.knowledge.is_own(class, callback) {
-            return None;
-        }
-        let mut texts = Texts::new();
-        let id = self.stand_in.id(callback, &mut texts);
-        self.edit("callbackID", &id.to_be_bytes(), progress);
-        Some(self.passage(Follow::StandIn(texts), &[], progress))
-    }
-
     /// Looks up every object of the arguments and replaces those that are absent or hidden.
-    fn find_objects(&self, progress: &mut Progress) -> Result<Vec<Acted<'a>>, Stop> {
+    fn find_objects(&self, progress: &mut Progress<'a>) -> Result<Vec<Acted<'a>>, Stop> {
         if is_registration(self.row) {
             // Events are judged one by one when they come.
             return Ok(Vec::new());
@@ -208,7 +198,7 @@ impl<'a> Case<'a> {
     }
 
     /// Whether the client may see an object of which nothing more can be learned.
-    fn sees(&self, subject: &Subject<'_>, progress: &mut Progress) -> bool {
+    pub(super) fn sees(&self, subject: &Subject<'_>, progress: &mut Progress<'a>) -> bool {
         let getattr = Permission::getattr(subject.class);
         match self.view.table.settle(getattr, subject) {
             Ruling::Allow(allowed) => {
@@ -228,12 +218,13 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn replace(&self, found: &Found<'_>, progress: &mut Progress) {
+    fn replace(&self, found: &Found<'_>, progress: &mut Progress<'a>) {
         let parent = self.is_parent_hidden(&found.object);
         let bytes = self
             .stand_in
             .object(&found.object, parent, &mut progress.texts);
         progress.edits.push((found.range.clone(), bytes));
+        progress.replaced.push(found.object.class());
     }
 
     /// Whether what a volume or port lies in is hidden as well.
@@ -255,15 +246,15 @@ impl<'a> Case<'a> {
     }
 
     /// A look-up by a name alone that no rule lets the client see, whatever else the object may be.
-    fn hide_by_name(&self, acted: &[Acted<'a>], progress: &mut Progress) -> Option<Passage> {
+    fn hide_by_name(&self, acted: &[Acted<'a>], progress: &mut Progress<'a>) -> Option<Passage> {
         let subject = self.looked_up(acted)?;
         let Ruling::Deny(denial) = self.view.table.visible(&subject) else {
             return None;
         };
         progress.records.push(hidden(&subject, Some(denial)));
         let (bytes, texts) = self.look_up_stand_in()?;
-        let mut passage = self.passage(Follow::StandIn(texts), &[], progress);
-        passage.arguments = Some(bytes);
+        let mut passage = self.passage(Follow::Learn, &[], progress);
+        (passage.arguments, passage.texts) = (Some(bytes), texts);
         Some(passage)
     }
 
@@ -302,7 +293,11 @@ impl<'a> Case<'a> {
         for field in self.row.args {
             let name = field.name;
             let bytes = match name {
-                "name" | "key" | "path" | "usageID" | "wwnn" | "wwpn" => {
+                "path" => {
+                    let path = self.stand_in.path(self.args.text(name)?, &mut texts);
+                    xdr(|writer| _ = writer.string(&path))
+                }
+                "name" | "key" | "usageID" | "wwnn" | "wwpn" => {
                     let text = self.stand_in.text(self.args.text(name)?, &mut texts);
                     xdr(|writer| _ = writer.string(&text))
                 }
@@ -335,7 +330,7 @@ impl<'a> Case<'a> {
         &self,
         acted: &[Acted<'a>],
         named: &[Named],
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<(), Stop> {
         let needs = needs(self.program, self.row.number);
         for need in needs.iter().flat_map(|needs| &needs.permissions) {
@@ -360,7 +355,7 @@ impl<'a> Case<'a> {
         class: Class,
         acted: &[Acted<'a>],
         named: &'s [Named],
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<Vec<Subject<'s>>, Stop> {
         if class == Class::Connect {
             return Ok(vec![Subject::of(class)]);
@@ -370,11 +365,15 @@ impl<'a> Case<'a> {
             let of_class = acted.iter().filter(|act| act.subject.class == class);
             subjects.extend(of_class.map(|act| act.subject));
         }
-        if let (Class::NodeDevice, Some(name)) = (class, self.args.text("name")) {
-            subjects.push(Subject {
-                name: Some(name),
-                ..Subject::of(class)
-            });
+        let lies_in = match class {
+            Class::StorageVol => Class::StoragePool,
+            Class::NetworkPort => Class::Network,
+            other => other,
+        };
+        let is_absent = |class| progress.replaced.contains(&class);
+        if subjects.is_empty() && (is_absent(class) || is_absent(lies_in)) {
+            // It does not exist, or what it would be in.
+            return Ok(subjects);
         }
         for named in named.iter().filter(|named| named.class == class) {
             subjects.push(content::subject(named));
@@ -394,7 +393,7 @@ impl<'a> Case<'a> {
     }
 
     /// What is copied is read.
-    fn check_clone(&self, acted: &[Acted<'a>], progress: &mut Progress) -> Result<(), Stop> {
+    fn check_clone(&self, acted: &[Acted<'a>], progress: &mut Progress<'a>) -> Result<(), Stop> {
         let Some(read) = Permission::find(Class::StorageVol, "data_read") else {
             return Ok(());
         };
@@ -421,7 +420,7 @@ impl<'a> Case<'a> {
         &self,
         permission: Permission,
         subject: &Subject<'_>,
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<(), Stop> {
         let allowed = match self.view.table.settle(permission, subject) {
             Ruling::Allow(allowed) => allowed,
@@ -448,7 +447,7 @@ impl<'a> Case<'a> {
         permission: Permission,
         subject: &Subject<'_>,
         allowed: &Allowed,
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<(), Stop> {
         let mut broken = None;
         for id in &allowed.guarded {
@@ -458,7 +457,7 @@ impl<'a> Case<'a> {
             let Some(guards) = rule.guards else {
                 return Ok(());
             };
-            match content::check(guards, self.program, self.row.number, &self.args) {
+            match self.check_content(guards, progress)? {
                 Ok(()) => return Ok(()),
                 Err(reason) => {
                     let denial = Denial::of_guards(*id, permission, rule.shadow);
@@ -478,13 +477,17 @@ impl<'a> Case<'a> {
     }
 
     /// The guards of the rules that grant the permission on some object, which is not known yet.
-    pub(super) fn check_guards_of_any(&self, permission: Permission) -> Result<(), Stop> {
+    pub(super) fn check_guards_of_any(
+        &self,
+        permission: Permission,
+        progress: &mut Progress<'a>,
+    ) -> Result<(), Stop> {
         let mut broken = None;
         for rule in self.view.table.grants(permission) {
             let Some(guards) = rule.guards.filter(|_| !rule.shadow) else {
                 return Ok(());
             };
-            match content::check(guards, self.program, self.row.number, &self.args) {
+            match self.check_content(guards, progress)? {
                 Ok(()) => return Ok(()),
                 Err(reason) => broken = Some(reason),
             }
@@ -497,7 +500,7 @@ impl<'a> Case<'a> {
 
     /// A name that the client wrote and that is not the object's own is corrected, so that no
     /// driver can find another object by it than the one that was judged.
-    fn correct_name(&self, act: &Acted<'a>, progress: &mut Progress) {
+    fn correct_name(&self, act: &Acted<'a>, progress: &mut Progress<'a>) {
         let object = correct(act);
         if object == act.found.object {
             return;
@@ -506,7 +509,7 @@ impl<'a> Case<'a> {
         progress.edits.push((act.found.range.clone(), bytes));
     }
 
-    pub(super) fn edit(&self, field: &str, bytes: &[u8], progress: &mut Progress) {
+    pub(super) fn edit(&self, field: &str, bytes: &[u8], progress: &mut Progress<'a>) {
         if let Some(range) = self.args.range(field) {
             progress.edits.push((range, bytes.to_vec()));
         }
@@ -514,7 +517,7 @@ impl<'a> Case<'a> {
 
     /// The call goes on; what comes back is a list, an object that was looked for, or to be learned
     /// from.
-    fn pass_on(&self, acted: &[Acted<'a>], makes: bool, progress: &mut Progress) -> Passage {
+    fn pass_on(&self, acted: &[Acted<'a>], makes: bool, progress: &mut Progress<'a>) -> Passage {
         let list = needs(self.program, self.row.number).and_then(|needs| needs.filter);
         if let Some(permission) = list.filter(|_| !is_registration(self.row)) {
             let any = Subject::of(permission.class());
@@ -542,13 +545,12 @@ impl<'a> Case<'a> {
         &self,
         permission: Permission,
         acted: &[Acted<'a>],
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Passage {
         let old = (self.program == Program::REMOTE)
             .then(|| OldList::of(self.row.number, &self.args, acted.first().map(correct)))
             .flatten();
-        if let Some(old) = old {
-            progress.edits.clear();
+        if let Some(old) = old.filter(|_| progress.replaced.is_empty()) {
             let (procedure, arguments) = (old.procedure, old.arguments.clone());
             let form = Form::Old(old);
             let mut passage = self.passage(Follow::Filter { permission, form }, acted, progress);
@@ -564,7 +566,7 @@ impl<'a> Case<'a> {
     }
 
     /// Has the daemon send a list whole, also where only its count is wanted. Returns whether it is.
-    fn ask_for_results(&self, progress: &mut Progress) -> bool {
+    fn ask_for_results(&self, progress: &mut Progress<'a>) -> bool {
         let count = self.args.word("need_results") == Some(0);
         if count {
             self.edit("need_results", &1u32.to_be_bytes(), progress);
@@ -572,16 +574,20 @@ impl<'a> Case<'a> {
         count
     }
 
-    fn passage(&self, follow: Follow, acted: &[Acted<'a>], progress: &mut Progress) -> Passage {
+    fn passage(&self, follow: Follow, acted: &[Acted<'a>], progress: &mut Progress<'a>) -> Passage {
         let mut edits = std::mem::take(&mut progress.edits);
         edits.sort_by_key(|(range, _)| range.start);
         Passage {
             procedure: self.row.number,
+            texts: std::mem::take(&mut progress.texts),
             arguments: (!edits.is_empty()).then(|| splice(self.args.bytes(), &edits)),
             follow,
             records: std::mem::take(&mut progress.records),
             claimed: std::mem::take(&mut progress.claimed),
-            object: acted.first().map(|act| act.subject.to_string()).unwrap_or_default(),
+            object: acted
+                .first()
+                .map(|act| act.subject.to_string())
+                .unwrap_or_default(),
         }
     }
 }

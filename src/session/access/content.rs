@@ -3,31 +3,17 @@
 
 use std::borrow::Cow;
 
+use super::Class;
 use super::case::{Acted, Case, Progress, Stop, refuse, xdr};
 use super::question::{Answer, Question};
 use super::subject::View;
-use super::Class;
 use crate::policy::access::{Owner, Permission, Subject};
-use crate::policy::guard::{self, Guards, Unreadable};
+use crate::policy::guard::{self, Content, Guards, Unreadable};
 pub(super) use crate::policy::guard::{Named, NamedOwner};
-use crate::protocol::args::ParamValue;
-use crate::protocol::header::{Procedure, Program};
+use crate::protocol::args::{self, ParamValue};
+use crate::protocol::header::Program;
 use crate::protocol::object::Object;
-use crate::protocol::payload::Payload;
 use crate::protocol::table::remote;
-
-/// Whether everything that a call carries keeps to the guards; else what does not.
-pub(super) fn check(
-    guards: &Guards,
-    program: Program,
-    procedure: Procedure,
-    args: &Payload<'_>,
-) -> Result<(), String> {
-    let contents = guard::contents(program, procedure, args).map_err(|why| why.to_string())?;
-    contents
-        .iter()
-        .try_for_each(|content| guards.check(content).map_err(|why| why.to_string()))
-}
 
 /// The questions for what may be there already under a name or UUID that content names. None are
 /// asked where no rule looks at objects of the class.
@@ -87,22 +73,57 @@ pub(super) fn subject(named: &Named) -> Subject<'_> {
 }
 
 impl<'a> Case<'a> {
+    /// Whether everything that the call carries keeps to the guards; else what does not.
+    pub(super) fn check_content(
+        &self,
+        guards: &Guards,
+        progress: &mut Progress<'a>,
+    ) -> Result<Result<(), String>, Stop> {
+        let contents = guard::contents(self.program, self.row.number, &self.args);
+        let saved = progress.saved.map(Content::domain).transpose();
+        let contents = match (contents, saved) {
+            (Ok(mut contents), Ok(saved)) => {
+                contents.extend(saved);
+                contents
+            }
+            (Err(why), _) | (_, Err(why)) => return Ok(Err(why.to_string())),
+        };
+        for content in &contents {
+            let size = match progress.domain.filter(|_| guards.needs_size(content)) {
+                Some(domain) => self
+                    .ask_for_xml(&Question::DomainXml(domain), progress)?
+                    .and_then(|xml| guard::domain_size(xml).ok()),
+                None => None,
+            };
+            if let Err(violation) = guards.check_on(content, size) {
+                return Ok(Err(violation.to_string()));
+            }
+        }
+        Ok(Ok(()))
+    }
+
     /// What the content of the call would make, rename to, restore or start; and what is there
     /// already under those names is asked for.
     pub(super) fn named_by_content(
         &self,
         acted: &[Acted<'a>],
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<Vec<Named>, Stop> {
         let marks = self.view.marks;
         let named = guard::named(self.program, self.row.number, &self.args, marks);
         let mut named = named.map_err(|why| self.unreadable(&why))?;
-        if let Some(saved) = self.saved() {
+        if let Some((field, saved)) = self.saved() {
             // Before the daemon opens a file for the client, the path itself must be allowed.
-            self.check_paths()?;
+            self.check_paths(progress)?;
             if let Some(xml) = self.ask_for_xml(&saved, progress)? {
+                progress.saved = Some(xml);
                 let domain = guard::domain_named(xml, marks);
-                named.push(domain.map_err(|why| self.unreadable(&why))?);
+                let domain = domain.map_err(|why| self.unreadable(&why))?;
+                if !self.sees(&subject(&domain), progress) {
+                    self.hide_image(field, progress);
+                    return Ok(Vec::new());
+                }
+                named.push(domain);
             }
         }
         for named in &mut named {
@@ -124,47 +145,74 @@ impl<'a> Case<'a> {
     }
 
     fn unreadable(&self, why: &Unreadable) -> Stop {
-        let class = self.row.acl.iter().find_map(|rule| Class::from_name(rule.object));
+        let class = self
+            .row
+            .acl
+            .iter()
+            .find_map(|rule| Class::from_name(rule.object));
         let subject = Subject::of(class.unwrap_or(Class::Connect));
         refuse(None, &subject, None, why.to_string())
     }
 
-    /// The save image that the call reads.
-    pub(super) fn saved(&self) -> Option<Question> {
+    /// The image of a hidden domain is no file.
+    fn hide_image(&self, field: &str, progress: &mut Progress<'a>) {
+        progress.replaced.push(Class::Domain);
+        progress.saved = None;
+        match self.args.text(field) {
+            Some(path) => {
+                let path = self.stand_in.path(path, &mut progress.texts);
+                self.edit(field, &xdr(|writer| _ = writer.string(&path)), progress);
+            }
+            None => {
+                let params = self.args.params("params").map(|(name, value)| match value {
+                    ParamValue::Text(path) if name == "file" => {
+                        let path = self.stand_in.path(&path, &mut progress.texts);
+                        (name, ParamValue::Text(path.into()))
+                    }
+                    value => (name, value),
+                });
+                let params: Vec<_> = params.collect();
+                let bytes = xdr(|writer| args::encode_params(&params, writer));
+                self.edit("params", &bytes, progress);
+            }
+        }
+    }
+
+    /// The save image that the call reads, and the argument that names it.
+    pub(super) fn saved(&self) -> Option<(&'static str, Question)> {
         if self.program != Program::REMOTE {
             return None;
         }
-        let path = match self.row.number {
-            remote::DOMAIN_RESTORE | remote::DOMAIN_RESTORE_FLAGS => self.args.text("from"),
-            remote::DOMAIN_SAVE_IMAGE_GET_XML_DESC | remote::DOMAIN_SAVE_IMAGE_DEFINE_XML => {
-                self.args.text("file")
-            }
-            remote::DOMAIN_RESTORE_PARAMS => {
-                let mut params = self.args.params("params");
-                params.find_map(|(name, value)| match value {
-                    ParamValue::Text(Cow::Borrowed(path)) if name == "file" => Some(path),
-                    _ => None,
-                })
-            }
-            _ => None,
+        let field = match self.row.number {
+            remote::DOMAIN_RESTORE | remote::DOMAIN_RESTORE_FLAGS => "from",
+            remote::DOMAIN_SAVE_IMAGE_GET_XML_DESC | remote::DOMAIN_SAVE_IMAGE_DEFINE_XML => "file",
+            remote::DOMAIN_RESTORE_PARAMS => "params",
+            _ => return None,
         };
-        path.map(|path| Question::SaveImage(path.to_owned()))
+        let path = self.args.text(field).or_else(|| {
+            let mut params = self.args.params(field);
+            params.find_map(|(name, value)| match value {
+                ParamValue::Text(Cow::Borrowed(path)) if name == "file" => Some(path),
+                _ => None,
+            })
+        });
+        path.map(|path| (field, Question::SaveImage(path.to_owned())))
     }
 
     /// The guards of the rules that would let the client write a domain, without regard to the
     /// domain, which is not known yet.
-    fn check_paths(&self) -> Result<(), Stop> {
+    fn check_paths(&self, progress: &mut Progress<'a>) -> Result<(), Stop> {
         let Some(write) = Permission::find(Class::Domain, "write") else {
             return Ok(());
         };
-        self.check_guards_of_any(write)
+        self.check_guards_of_any(write, progress)
     }
 
     /// The XML that a question asks for; `None` if the daemon does not tell it.
     fn ask_for_xml(
         &self,
         question: &Question,
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<Option<&'a str>, Stop> {
         match self.view.answers.get(question) {
             None => {
@@ -173,7 +221,9 @@ impl<'a> Case<'a> {
             }
             Some(Answer::Reply(reply)) => {
                 let reply = question.read(reply);
-                Ok(Some(reply.and_then(|reply| reply.text("xml")).unwrap_or("")))
+                Ok(Some(
+                    reply.and_then(|reply| reply.text("xml")).unwrap_or(""),
+                ))
             }
             // The daemon says why, about a path that the client may use.
             Some(_) => Ok(None),
@@ -213,7 +263,7 @@ impl<'a> Case<'a> {
     }
 
     /// Writes the client's mark into a new domain that has none. It is judged with it.
-    fn stamp(&self, named: &mut [Named], progress: &mut Progress) -> Result<(), Stop> {
+    fn stamp(&self, named: &mut [Named], progress: &mut Progress<'a>) -> Result<(), Stop> {
         let Some((field, named)) = self.new_domain(named) else {
             return Ok(());
         };
@@ -237,13 +287,14 @@ impl<'a> Case<'a> {
     fn new_domain<'n>(&self, named: &'n mut [Named]) -> Option<(&'static str, &'n mut Named)> {
         let field = match (self.program, self.row.number) {
             (Program::REMOTE, remote::DOMAIN_DEFINE_XML | remote::DOMAIN_DEFINE_XML_FLAGS) => "xml",
-            (
-                Program::REMOTE,
-                remote::DOMAIN_CREATE_XML | remote::DOMAIN_CREATE_XML_WITH_FILES,
-            ) => "xml_desc",
+            (Program::REMOTE, remote::DOMAIN_CREATE_XML | remote::DOMAIN_CREATE_XML_WITH_FILES) => {
+                "xml_desc"
+            }
             _ => return None,
         };
-        let domain = named.iter_mut().find(|named| named.class == Class::Domain)?;
+        let domain = named
+            .iter_mut()
+            .find(|named| named.class == Class::Domain)?;
         Some((field, domain))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::HashMap;
 
+use super::question::Answers;
 use super::subject::{Asked, Resolved};
 use super::task::{Kind, Task};
 use super::{Access, Class, Line};
@@ -11,7 +12,6 @@ use crate::protocol::header::{Header, Program};
 use crate::protocol::payload::Payload;
 use crate::protocol::table;
 use crate::session::{Action, Peer, Verdict};
-use super::question::Answers;
 
 /// What becomes of an event.
 enum Fate {
@@ -98,7 +98,7 @@ impl Access {
         let is_remote = header.program == Program::REMOTE;
         let callback = event.word("callbackID").map(u64::cast_signed);
         let callback = callback.and_then(|callback| i32::try_from(callback).ok());
-        if is_remote && callback.is_some_and(|callback| self.knowledge.is_own(class, callback)) {
+        if is_remote && callback.is_some_and(|callback| self.watches.is_own(class, callback)) {
             self.knowledge.heard(header.procedure, &event);
             return Fate::Drop;
         }
@@ -152,7 +152,10 @@ impl Access {
 
 /// A lifecycle event that says that its object is gone.
 fn is_end(name: &str, event: &Payload<'_>, object: usize) -> bool {
-    let kind = event.bytes().get(object..).and_then(|rest| rest.first_chunk::<4>());
+    let kind = event
+        .bytes()
+        .get(object..)
+        .and_then(|rest| rest.first_chunk::<4>());
     let kind = kind.map(|word| i32::from_be_bytes(*word));
     // `_UNDEFINED` is 1 in every class, `VIR_DOMAIN_EVENT_STOPPED` 5, `VIR_NETWORK_EVENT_STOPPED`
     // and that of pools 3.

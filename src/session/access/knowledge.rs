@@ -8,80 +8,19 @@
 use std::collections::HashMap;
 
 use super::Class;
+use super::watches::Watches;
 use crate::protocol::header::Procedure;
 use crate::protocol::object::{Object, Uuid};
 use crate::protocol::payload::Payload;
 use crate::protocol::table::remote;
-use crate::protocol::xdr::Writer;
 
 /// Pairs that are kept of a class. One more, and all are forgotten and learned anew.
 const PAIRS: usize = 65_536;
-
-/// Event ids of `CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY`.
-const LIFECYCLE: i32 = 0;
-const METADATA_CHANGE: i32 = 23;
 
 /// `VIR_DOMAIN_EVENT_DEFINED`, `_UNDEFINED`, `_STOPPED`.
 const DEFINED: i32 = 0;
 const UNDEFINED: i32 = 1;
 const STOPPED: i32 = 5;
-
-/// An event that the proxy registers for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Watch {
-    class: Class,
-    event: i32,
-}
-
-impl Watch {
-    /// What is to be heard to know the objects of a class.
-    pub(super) fn of(class: Class) -> &'static [Self] {
-        const fn watch(class: Class, event: i32) -> Watch {
-            Watch { class, event }
-        }
-        const DOMAIN: [Watch; 2] = [
-            watch(Class::Domain, LIFECYCLE),
-            watch(Class::Domain, METADATA_CHANGE),
-        ];
-        const NETWORK: [Watch; 1] = [watch(Class::Network, LIFECYCLE)];
-        const POOL: [Watch; 1] = [watch(Class::StoragePool, LIFECYCLE)];
-        const SECRET: [Watch; 1] = [watch(Class::Secret, LIFECYCLE)];
-        match class {
-            Class::Domain => &DOMAIN,
-            Class::Network => &NETWORK,
-            Class::StoragePool => &POOL,
-            Class::Secret => &SECRET,
-            // Daemons send no events of these.
-            _ => &[],
-        }
-    }
-
-    /// The call that registers.
-    pub(super) fn procedure(self) -> Procedure {
-        match self.class {
-            Class::Network => remote::CONNECT_NETWORK_EVENT_REGISTER_ANY,
-            Class::StoragePool => remote::CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY,
-            Class::Secret => remote::CONNECT_SECRET_EVENT_REGISTER_ANY,
-            _ => remote::CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY,
-        }
-    }
-
-    /// Writes its arguments: the event, for all objects.
-    pub(super) fn encode(self, writer: &mut Writer<'_>) {
-        writer.i32(self.event).u32(0);
-    }
-}
-
-/// The class whose registrations a call that deregisters means.
-pub(super) fn deregisters(procedure: Procedure) -> Option<Class> {
-    match procedure {
-        remote::CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY => Some(Class::Domain),
-        remote::CONNECT_NETWORK_EVENT_DEREGISTER_ANY => Some(Class::Network),
-        remote::CONNECT_STORAGE_POOL_EVENT_DEREGISTER_ANY => Some(Class::StoragePool),
-        remote::CONNECT_SECRET_EVENT_DEREGISTER_ANY => Some(Class::Secret),
-        _ => None,
-    }
-}
 
 /// What is known of a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,12 +34,6 @@ pub(super) struct Domain {
 #[derive(Debug)]
 struct Known<T> {
     pairs: HashMap<Uuid, T>,
-    /// Callback ids of the proxy's own registrations.
-    callbacks: Vec<i32>,
-    /// Registrations that are not answered yet, or `None` if none was made.
-    pending: Option<usize>,
-    /// A registration was refused: nothing can be kept.
-    deaf: bool,
     /// Events that changed something.
     epoch: u64,
 }
@@ -109,24 +42,22 @@ impl<T> Default for Known<T> {
     fn default() -> Self {
         Self {
             pairs: HashMap::new(),
-            callbacks: Vec::new(),
-            pending: None,
-            deaf: false,
             epoch: 0,
         }
     }
 }
 
 impl<T> Known<T> {
-    fn is_watched(&self) -> bool {
-        self.pending == Some(0) && !self.deaf
-    }
-
     fn learn(&mut self, uuid: Uuid, value: T) {
         if self.pairs.len() >= PAIRS {
             self.pairs.clear();
         }
         self.pairs.insert(uuid, value);
+    }
+
+    fn forget_all(&mut self) {
+        self.pairs.clear();
+        self.epoch += 1;
     }
 }
 
@@ -147,63 +78,26 @@ pub(super) struct Knowledge {
 }
 
 impl Knowledge {
-    /// What to register for now that this class is asked about; empty from the second time on.
-    pub(super) fn watch(&mut self, class: Class) -> &'static [Watch] {
-        let watches = Watch::of(class);
-        let pending = match class {
-            Class::Domain => &mut self.domains.pending,
-            Class::Network => &mut self.networks.pending,
-            Class::StoragePool => &mut self.pools.pending,
-            Class::Secret => &mut self.secrets.pending,
-            _ => return &[],
-        };
-        if pending.is_some() {
-            return &[];
+    /// Nothing tells of changes of this class any more.
+    pub(super) fn forget(&mut self, class: Class) {
+        match class {
+            Class::Domain => self.domains.forget_all(),
+            Class::Network => self.networks.forget_all(),
+            Class::StoragePool => self.pools.forget_all(),
+            Class::Secret => self.secrets.forget_all(),
+            _ => {}
         }
-        *pending = Some(watches.len());
-        watches
-    }
-
-    /// A registration was answered; `None` by an error.
-    pub(super) fn watching(&mut self, watch: Watch, callback: Option<i32>) {
-        fn note<T>(known: &mut Known<T>, callback: Option<i32>) {
-            known.pending = known.pending.map(|pending| pending.saturating_sub(1));
-            match callback {
-                Some(callback) => known.callbacks.push(callback),
-                None => known.deaf = true,
-            }
-        }
-        match watch.class {
-            Class::Network => note(&mut self.networks, callback),
-            Class::StoragePool => note(&mut self.pools, callback),
-            Class::Secret => note(&mut self.secrets, callback),
-            _ => note(&mut self.domains, callback),
-        }
-    }
-
-    /// The callback is one of the proxy's own.
-    pub(super) fn is_own(&self, class: Class, callback: i32) -> bool {
-        let callbacks = match class {
-            Class::Domain => &self.domains.callbacks,
-            Class::Network => &self.networks.callbacks,
-            Class::StoragePool => &self.pools.callbacks,
-            Class::Secret => &self.secrets.callbacks,
-            _ => return false,
-        };
-        callbacks.contains(&callback)
     }
 
     /// Now, for a call that is made.
-    pub(super) fn now(&self) -> Since {
-        fn epoch<T>(known: &Known<T>) -> Option<u64> {
-            known.is_watched().then_some(known.epoch)
-        }
+    pub(super) fn now(&self, watches: &Watches) -> Since {
+        let epoch = |class, epoch| watches.covers(class).then_some(epoch);
         Since {
             epochs: [
-                epoch(&self.domains),
-                epoch(&self.networks),
-                epoch(&self.pools),
-                epoch(&self.secrets),
+                epoch(Class::Domain, self.domains.epoch),
+                epoch(Class::Network, self.networks.epoch),
+                epoch(Class::StoragePool, self.pools.epoch),
+                epoch(Class::Secret, self.secrets.epoch),
             ],
         }
     }
@@ -245,7 +139,13 @@ impl Knowledge {
     }
 
     /// What an owner mark says of a domain, from a reply to a call that was made then.
-    pub(super) fn learn_owner(&mut self, uuid: Uuid, mark: usize, owner: Option<&str>, since: Since) {
+    pub(super) fn learn_owner(
+        &mut self,
+        uuid: Uuid,
+        mark: usize,
+        owner: Option<&str>,
+        since: Since,
+    ) {
         let [domains, ..] = since.epochs;
         if domains == Some(self.domains.epoch)
             && let Some(domain) = self.domains.pairs.get_mut(&uuid)
@@ -301,7 +201,9 @@ impl Knowledge {
         };
         // The word behind the object, in the old form of the event and within the message of the new.
         let kind = event.bytes().get(found.range.end..);
-        let kind = kind.and_then(|rest| rest.first_chunk::<4>()).map(|word| i32::from_be_bytes(*word));
+        let kind = kind
+            .and_then(|rest| rest.first_chunk::<4>())
+            .map(|word| i32::from_be_bytes(*word));
         match (procedure, found.object) {
             (
                 remote::DOMAIN_EVENT_LIFECYCLE | remote::DOMAIN_EVENT_CALLBACK_LIFECYCLE,

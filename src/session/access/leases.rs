@@ -11,7 +11,6 @@ use super::question::{Answer, Answers, Question};
 use super::reply::{Fate, internal};
 use super::subject::{Asked, Resolved};
 use crate::protocol::header::Status;
-use crate::protocol::object::Object;
 use crate::protocol::payload;
 use crate::protocol::table::ProcedureInfo;
 
@@ -58,19 +57,17 @@ impl Access {
     /// not tell is nobody's.
     fn visible_macs<'a>(&self, answers: &'a Answers, asked: &mut Asked) -> HashSet<&'a str> {
         let (mut visible, mut hidden) = (HashSet::new(), HashSet::new());
-        let list = match answers.get(&Question::Domains) {
+        let domains = match answers.get(&Question::Domains) {
             None => {
                 asked.add(Question::Domains);
                 return visible;
             }
-            Some(Answer::Reply(reply)) => Question::Domains.read(reply),
-            Some(_) => None,
+            Some(Answer::Domains(domains)) => domains,
+            Some(_) => return visible,
         };
         let view = self.view(answers);
-        for found in list.iter().flat_map(payload::Payload::objects) {
-            let Object::Domain { uuid, .. } = found.object else {
-                continue;
-            };
+        for (&uuid, listed) in domains {
+            let object = listed.object(uuid);
             let question = Question::Macs(uuid);
             let macs = match answers.get(&question) {
                 None => {
@@ -80,7 +77,7 @@ impl Access {
                 Some(Answer::Macs(macs)) => macs.as_slice(),
                 Some(_) => &[],
             };
-            let sees = match view.told(&found.object, asked) {
+            let sees = match view.told(&object, asked) {
                 Resolved::Subject(subject) => self.sees(&subject),
                 Resolved::Absent | Resolved::Pending => false,
             };

@@ -9,6 +9,7 @@
 //! - `subject`: objects with what is proven of them.
 //! - `question`: what is asked of the daemon.
 //! - `knowledge`: what has been learned and still holds.
+//! - `watches`, `registration`: the events that tell how long it holds.
 //! - `stand_in`: objects that do not exist.
 //! - `old_list`: the old forms of lists.
 //! - `reply`, `event`, `leases`: what comes back.
@@ -27,23 +28,26 @@ mod question;
 pub mod quota;
 mod redaction;
 pub mod refusal;
+mod registration;
 mod reply;
 mod stand_in;
 mod subject;
 mod task;
+mod watches;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use case::{Case, Follow, Outcome, Passage};
-use knowledge::{Knowledge, Since, Watch};
+use knowledge::{Knowledge, Since};
 use question::{Answers, Question};
 use quota::{Turn, TurnId};
 use refusal::Refusals;
-use stand_in::StandIn;
+use stand_in::{StandIn, Texts};
 use subject::View;
 use task::{Held, Kind, Task, Tasks};
+use watches::{Watch, Watches};
 
 use super::calls::{Call, Calls, Effect};
 use super::streams::Streams;
@@ -84,12 +88,21 @@ struct Note {
 
 #[derive(Debug)]
 enum What {
-    /// The client's call, with its arguments where they may be needed again.
-    Client { follow: Follow, arguments: Vec<u8> },
+    /// The client's call, with its arguments where they may be needed again, and what is to be
+    /// turned back in an error.
+    Client {
+        follow: Follow,
+        texts: Texts,
+        arguments: Vec<u8>,
+    },
     /// An answer that a task waits for.
     Answer { task: u32, question: Question },
     /// An answer to a registration of the proxy's own.
     Watch(Watch),
+    /// An answer to a registration of the client's that both use.
+    Registered(Watch),
+    /// An answer to the end of a registration of the client's that both used.
+    Deregistered(Watch),
 }
 
 /// The decisions on one connection.
@@ -101,6 +114,7 @@ pub(super) struct Access {
     /// Of the policy that the table is of.
     generation: u64,
     knowledge: Knowledge,
+    watches: Watches,
     stand_in: StandIn,
     tasks: Tasks,
     notes: HashMap<NoteId, Note>,
@@ -123,6 +137,7 @@ impl Access {
             open: false,
             generation,
             knowledge: Knowledge::default(),
+            watches: Watches::default(),
             stand_in: StandIn::new(seed),
             tasks: Tasks::default(),
             notes: HashMap::new(),
@@ -173,13 +188,24 @@ impl Access {
     }
 
     /// Decides on a call of the client's.
-    pub(super) fn call(&mut self, frame: &Frame<'_>, effect: Effect, line: &mut Line<'_>) -> Verdict {
+    pub(super) fn call(
+        &mut self,
+        frame: &Frame<'_>,
+        effect: Effect,
+        line: &mut Line<'_>,
+    ) -> Verdict {
         let header = frame.header;
         let gate = if self.open {
             Gate::Relay
         } else {
             self.table.gate(header.program, header.procedure)
         };
+        if !matches!(gate, Gate::Refuse(_))
+            && watches::concerns(header.program, header.procedure)
+            && let Some(verdict) = self.register(frame, effect, line)
+        {
+            return verdict;
+        }
         match gate {
             Gate::Relay => {
                 line.relay(header, effect, None);
@@ -242,7 +268,7 @@ impl Access {
                     line.relay(header, effect, note);
                     return Verdict::Relay(Peer::Upstream(line.upstream));
                 }
-                if has_descriptors && !matches!(passage.follow, Follow::StandIn(_)) {
+                if has_descriptors && passage.texts.is_empty() {
                     // Its descriptors can go on only with the frame as it is.
                     line.release(turn);
                     let refusal = refusal::misnamed();
@@ -263,11 +289,7 @@ impl Access {
                     frame.arguments()
                 };
                 let task = Task::new(kind, header, payload, answers, line.now).with_turn(turn);
-                match outcome {
-                    Outcome::Await(identities) => self.await_turn(task, identities, line),
-                    Outcome::Ask(questions) => self.start(task, questions, line),
-                    Outcome::Pass(_) | Outcome::Refuse(_) => {}
-                }
+                self.put_off(task, outcome, line);
                 if has_descriptors {
                     return Verdict::Hold;
                 }
@@ -336,20 +358,24 @@ impl Access {
     ) -> Option<NoteId> {
         let turn = line.claim(turn, passage.claimed);
         let row = table::lookup(header.program, passage.procedure)?;
+        let is_plain = passage.texts.is_empty() && turn.is_none();
         let arguments = match &passage.follow {
-            Follow::Learn if !teaches(row) && turn.is_none() => return None,
+            Follow::Learn if is_plain && !teaches(row) => return None,
             Follow::Check | Follow::Made => arguments.to_vec(),
             _ => Vec::new(),
         };
-        let follow = passage.follow;
-        let what = What::Client { follow, arguments };
+        let what = What::Client {
+            follow: passage.follow,
+            texts: passage.texts,
+            arguments,
+        };
         Some(self.note(Some(header), what, turn))
     }
 
     fn note(&mut self, original: Option<Header>, what: What, turn: Option<TurnId>) -> NoteId {
         let id = self.next_note;
         self.next_note = self.next_note.wrapping_add(1);
-        let since = self.knowledge.now();
+        let since = self.knowledge.now(&self.watches);
         let note = Note {
             original,
             since,
@@ -388,14 +414,23 @@ impl Access {
         line.actions.push_back(Action::Send { to, bytes });
     }
 
+    /// A call is decided on when the daemon has answered, or its turn to be counted has come.
+    fn put_off(&mut self, task: Task, outcome: Outcome, line: &mut Line<'_>) {
+        match outcome {
+            Outcome::Ask(questions) => self.start(task, questions, line),
+            Outcome::Await(identities) => self.await_turn(task, identities, line),
+            Outcome::Pass(_) | Outcome::Refuse(_) => {}
+        }
+    }
+
     /// Asks the daemon what a task must know.
     fn start(&mut self, task: Task, questions: Vec<Question>, line: &mut Line<'_>) {
         let id = self.tasks.add(task, &questions);
         for question in questions {
             for class in classes(&question) {
-                for watch in self.knowledge.watch(*class) {
-                    let note = self.note(None, What::Watch(*watch), None);
-                    self.ask(watch.procedure(), note, line, |writer| watch.encode(writer));
+                for watch in self.watches.wanted(*class) {
+                    let note = self.note(None, What::Watch(watch), None);
+                    self.ask(watch.register(), note, line, |writer| watch.encode(writer));
                 }
             }
             let what = What::Answer {
@@ -450,7 +485,11 @@ impl Access {
 
     /// The client's call behind an outstanding one that the daemon will not answer; `None` if it is
     /// the proxy's own.
-    pub(super) fn original(&mut self, call: &Call, actions: &mut VecDeque<Action>) -> Option<Header> {
+    pub(super) fn original(
+        &mut self,
+        call: &Call,
+        actions: &mut VecDeque<Action>,
+    ) -> Option<Header> {
         match call.note.and_then(|note| self.notes.remove(&note)) {
             Some(note) => {
                 if let Some(turn) = note.turn {
@@ -465,7 +504,11 @@ impl Access {
 
     /// Gives up what the daemon has not answered in time.
     pub(super) fn give_up(&mut self, line: &mut Line<'_>) {
-        for task in self.tasks.overdue(line.now) {
+        let (tasks, turns) = self.tasks.overdue(line.now);
+        for turn in turns {
+            line.give_back(turn, true);
+        }
+        for task in tasks {
             self.resume(task, line);
         }
     }

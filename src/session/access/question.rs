@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use super::watches::{self, Watch};
 use crate::policy::access::OwnerMark;
 use crate::policy::definition::{self, DiskSource, DomainSize, Reverted};
 use crate::policy::guard;
@@ -28,6 +29,8 @@ pub(super) enum Question {
     Domains,
     /// What one of the policy's owner marks, by its place, says of a domain.
     Owner(Uuid, usize),
+    /// A domain's XML.
+    DomainXml(Uuid),
     /// What a domain takes as it runs.
     RunningSize(Uuid),
     /// What a domain takes by its definition.
@@ -74,6 +77,8 @@ pub(super) enum Question {
     Binding(String),
     /// The XML in a file that a domain was saved to.
     SaveImage(String),
+    /// That the daemon ends a registration of the proxy's own.
+    Release(Watch, i32),
 }
 
 /// What a daemon said.
@@ -87,6 +92,8 @@ pub(super) enum Answer {
     Reply(Vec<u8>),
     /// What an owner mark says.
     Owner(Option<String>),
+    /// All domains.
+    Domains(HashMap<Uuid, Listed>),
     /// What a domain takes.
     Size(DomainSize),
     /// What a snapshot makes of its domain.
@@ -95,6 +102,21 @@ pub(super) enum Answer {
     Macs(Vec<String>),
     /// What a disk is on; `None`: nothing, or there is no such disk.
     Disk(Option<DiskSource>),
+}
+
+/// A domain in the list of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) name: Box<str>,
+    pub(super) runs: bool,
+}
+
+impl Listed {
+    /// The domain.
+    pub(super) fn object(&self, uuid: Uuid) -> Object<'_> {
+        let (name, id) = (&*self.name, -1);
+        Object::Domain { name, uuid, id }
+    }
 }
 
 /// The answers that one decision rests on.
@@ -108,9 +130,11 @@ impl Question {
             Self::DomainNamed(_) => remote::DOMAIN_LOOKUP_BY_NAME,
             Self::Domains => remote::CONNECT_LIST_ALL_DOMAINS,
             Self::Owner(..) => remote::DOMAIN_GET_METADATA,
-            Self::RunningSize(_) | Self::DefinedSize(_) | Self::Macs(_) | Self::Disk(..) => {
-                remote::DOMAIN_GET_XML_DESC
-            }
+            Self::DomainXml(_)
+            | Self::RunningSize(_)
+            | Self::DefinedSize(_)
+            | Self::Macs(_)
+            | Self::Disk(..) => remote::DOMAIN_GET_XML_DESC,
             Self::HasManagedSave(_) => remote::DOMAIN_HAS_MANAGED_SAVE_IMAGE,
             Self::SavedSize(_) => remote::DOMAIN_MANAGED_SAVE_GET_XML_DESC,
             Self::Snapshot(..) => remote::DOMAIN_SNAPSHOT_GET_XML_DESC,
@@ -129,6 +153,7 @@ impl Question {
             Self::VolumeAt(_) => remote::STORAGE_VOL_LOOKUP_BY_PATH,
             Self::Interface(_) => remote::INTERFACE_LOOKUP_BY_NAME,
             Self::Binding(_) => remote::NWFILTER_BINDING_LOOKUP_BY_PORT_DEV,
+            Self::Release(..) => watches::release(),
             Self::SaveImage(_) => remote::DOMAIN_SAVE_IMAGE_GET_XML_DESC,
         }
     }
@@ -156,7 +181,8 @@ impl Question {
                 writer.i32(METADATA_ELEMENT);
                 writer.optional_string(Some(namespace)).u32(0);
             }
-            Self::RunningSize(uuid)
+            Self::DomainXml(uuid)
+            | Self::RunningSize(uuid)
             | Self::HasManagedSave(uuid)
             | Self::SavedSize(uuid)
             | Self::Macs(uuid)
@@ -186,6 +212,7 @@ impl Question {
                 let key = "";
                 Object::StorageVol { pool, name, key }.encode(writer);
             }
+            Self::Release(_, callback) => _ = writer.i32(*callback),
             Self::SaveImage(path) => _ = writer.string(path).u32(0),
         }
     }
@@ -198,6 +225,7 @@ impl Question {
                 .zip(marks.get(*place))
                 .and_then(|(xml, mark)| guard::owner_in_metadata(xml, mark).ok())
                 .map(Answer::Owner),
+            Self::Domains => self.read(payload).map(all_domains),
             Self::RunningSize(_) | Self::DefinedSize(_) | Self::SavedSize(_) => text("xml")
                 .and_then(|xml| definition::domain_size(xml).ok())
                 .map(Answer::Size),
@@ -239,6 +267,17 @@ impl Question {
         let row = table::lookup(Program::REMOTE, self.procedure())?;
         Payload::read(row.ret, reply).ok()
     }
+}
+
+fn all_domains(list: Payload<'_>) -> Answer {
+    let domains = list.objects().filter_map(|found| match found.object {
+        Object::Domain { name, uuid, id } => {
+            let (name, runs) = (name.into(), id >= 0);
+            Some((uuid, Listed { name, runs }))
+        }
+        _ => None,
+    });
+    Answer::Domains(domains.collect())
 }
 
 /// `VIR_DOMAIN_XML_INACTIVE`: as it is defined, not as it runs.

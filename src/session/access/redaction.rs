@@ -32,7 +32,10 @@ pub(super) fn redact(error: &[u8], arguments: &[u8]) -> Result<Vec<u8>, XdrError
     let mut untold = BTreeSet::new();
     untold.extend(quoted(&text));
     untold.extend(words(&text).filter(|word| is_uuid(word)));
-    untold.extend(text.split_once("interface ").and_then(|(_, rest)| words(rest).next()));
+    untold.extend(
+        text.split_once("interface ")
+            .and_then(|(_, rest)| words(rest).next()),
+    );
     let replacements: Vec<(String, String)> = untold
         .into_iter()
         .filter(|word| !word.is_empty() && !holds(arguments, word.as_bytes()))
@@ -51,7 +54,8 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let is_part = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
-    text.split(move |c| !is_part(c)).filter(|word| !word.is_empty())
+    text.split(move |c| !is_part(c))
+        .filter(|word| !word.is_empty())
 }
 
 fn is_uuid(word: &str) -> bool {
@@ -76,7 +80,12 @@ mod tests {
         // `VIR_ERR_OPERATION_FAILED` of the qemu driver.
         writer.i32(9).i32(20).optional_string(Some(text)).i32(2);
         writer.u32(0).optional_string(Some("operation failed: %s"));
-        writer.optional_string(Some(text)).u32(0).i32(-1).i32(-1).u32(0);
+        writer
+            .optional_string(Some(text))
+            .u32(0)
+            .i32(-1)
+            .i32(-1)
+            .u32(0);
         message(&redact(&error, arguments.as_bytes()).unwrap()).unwrap()
     }
 

@@ -108,7 +108,10 @@ impl Refusals {
 
 /// A procedure that is refused whatever its object.
 pub(super) fn of_gate(header: Header, denial: Denial) -> Refusal {
-    let reason = match (denial.permission, table::lookup(header.program, header.procedure)) {
+    let reason = match (
+        denial.permission,
+        table::lookup(header.program, header.procedure),
+    ) {
         (Some(permission), _) => format!("{permission} is not allowed"),
         (None, Some(row)) => format!("{} is not allowed", row.name),
         (None, None) => format!("procedure {} is not known to the proxy", header.procedure.0),

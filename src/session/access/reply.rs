@@ -3,6 +3,7 @@
 use super::case::{Case, Follow, Form};
 use super::question::{Answers, Question};
 use super::quota::Claimed;
+use super::stand_in::Texts;
 use super::subject::{Asked, Resolved};
 use super::task::{Kind, ROUNDS, Task};
 use super::{Access, Line, Note, NoteId, Outcome, What};
@@ -24,14 +25,19 @@ pub(super) enum Fate {
     /// This goes on in its place.
     Other(Status, Vec<u8>),
     /// The call is made again with these arguments, in which stand-ins are.
-    Again(Follow, Vec<u8>),
+    Again(Texts, Vec<u8>),
     /// The daemon must be asked first.
     Ask(Asked),
 }
 
 impl Access {
     /// Decides on the reply to a call with a note.
-    pub(in crate::session) fn reply(&mut self, note: NoteId, frame: &Frame<'_>, line: &mut Line<'_>) -> Verdict {
+    pub(in crate::session) fn reply(
+        &mut self,
+        note: NoteId,
+        frame: &Frame<'_>,
+        line: &mut Line<'_>,
+    ) -> Verdict {
         let Some(note) = self.notes.remove(&note) else {
             return Verdict::Consumed;
         };
@@ -50,10 +56,33 @@ impl Access {
             (What::Watch(watch), _) => {
                 let callback = good.then(|| payload.first_chunk::<4>()).flatten();
                 let callback = callback.map(|word| i32::from_be_bytes(*word));
-                self.knowledge.watching(watch, callback);
+                self.watches.answered(watch, callback);
                 Verdict::Consumed
             }
+            (What::Registered(watch), _) => {
+                // Old forms answer with nothing, or with a word that is no id.
+                let is_new = header.procedure == watch.register();
+                let callback = payload.first_chunk::<4>().filter(|_| is_new);
+                let callback = callback.map(|word| i32::from_be_bytes(*word));
+                if good {
+                    self.watches.registered(watch, callback);
+                } else {
+                    self.watches.ended(watch);
+                }
+                Verdict::Relay(Peer::Client)
+            }
+            (What::Deregistered(watch), _) => {
+                if good {
+                    self.watches.ended(watch);
+                    self.knowledge.forget(watch.class);
+                }
+                Verdict::Relay(Peer::Client)
+            }
             (What::Answer { task, question }, _) => {
+                if let Question::Release(watch, _) = &question {
+                    self.watches.ended(*watch);
+                    self.knowledge.forget(watch.class);
+                }
                 self.learn_answer(&question, good, payload, since);
                 let answer = if good {
                     question.good(payload, self.table.owner_marks())
@@ -66,11 +95,22 @@ impl Access {
                 Verdict::Consumed
             }
             (What::Client { .. }, None) => Verdict::Consumed,
-            (What::Client { follow, arguments }, Some(original)) => {
+            (
+                What::Client {
+                    follow,
+                    texts,
+                    arguments,
+                },
+                Some(original),
+            ) => {
+                if table::lookup(header.program, header.procedure).is_some_and(super::teaches) {
+                    self.learn(header, payload, since);
+                }
                 let kind = Kind::Reply {
                     original,
                     procedure: header.procedure,
                     follow,
+                    texts,
                     arguments,
                     since,
                 };
@@ -94,6 +134,7 @@ impl Access {
             original,
             procedure,
             follow,
+            texts,
             arguments,
             since,
         } = kind
@@ -101,23 +142,26 @@ impl Access {
             return Verdict::Consumed;
         };
         let fate = self.judge_reply(
-            original, procedure, &follow, &arguments, header.status, payload, &answers, line,
+            original,
+            procedure,
+            &follow,
+            &texts,
+            &arguments,
+            header.status,
+            payload,
+            &answers,
+            line,
         );
         match fate {
-            Fate::Same if untouched => {
-                self.learn(header, payload, since);
-                return Verdict::Relay(Peer::Client);
-            }
+            Fate::Same if untouched => return Verdict::Relay(Peer::Client),
             Fate::Same => line.reply(original, header.status, payload),
-            Fate::Other(status, bytes) => {
-                self.learn(header, payload, since);
-                line.reply(original, status, &bytes);
-            }
-            Fate::Again(follow, arguments) => {
+            Fate::Other(status, bytes) => line.reply(original, status, &bytes),
+            Fate::Again(texts, arguments) => {
                 let passage = super::Passage {
                     procedure: original.procedure,
                     arguments: Some(arguments),
-                    follow,
+                    follow: Follow::Learn,
+                    texts,
                     records: Vec::new(),
                     object: String::new(),
                     claimed: Claimed::new(),
@@ -129,6 +173,7 @@ impl Access {
                     original,
                     procedure,
                     follow,
+                    texts,
                     arguments,
                     since,
                 };
@@ -175,9 +220,8 @@ impl Access {
             ..
         } = task;
         let row = table::lookup(header.program, header.procedure);
-        let outcome = row.and_then(|row| {
-            self.judge(header.program, row, &payload, &answers, turn.as_ref())
-        });
+        let outcome =
+            row.and_then(|row| self.judge(header.program, row, &payload, &answers, turn.as_ref()));
         match outcome {
             None => {
                 line.release(turn);
@@ -195,17 +239,11 @@ impl Access {
                 line.release(turn);
                 line.answer(header, &Fault::undecided());
             }
-            Some(Outcome::Ask(questions)) => {
+            Some(outcome @ (Outcome::Ask(_) | Outcome::Await(_))) => {
                 let task = Task::new(Kind::Call(effect), header, &payload, answers, line.now);
                 let mut task = task.with_turn(turn);
                 task.rounds = rounds;
-                self.start(task, questions, line);
-            }
-            Some(Outcome::Await(identities)) => {
-                let task = Task::new(Kind::Call(effect), header, &payload, answers, line.now);
-                let mut task = task.with_turn(turn);
-                task.rounds = rounds;
-                self.await_turn(task, identities, line);
+                self.put_off(task, outcome, line);
             }
         }
     }
@@ -216,6 +254,7 @@ impl Access {
         original: Header,
         procedure: Procedure,
         follow: &Follow,
+        texts: &Texts,
         arguments: &[u8],
         status: Status,
         payload: &[u8],
@@ -226,11 +265,13 @@ impl Access {
         let Some(row) = table::lookup(original.program, procedure) else {
             return Fate::Same;
         };
-        match follow {
-            Follow::StandIn(texts) if !good => match payload::replace_in_error(payload, texts) {
+        if !good && !texts.is_empty() {
+            return match payload::replace_in_error(payload, texts) {
                 Ok(error) => Fate::Other(status, error),
                 Err(_) => internal(),
-            },
+            };
+        }
+        match follow {
             Follow::Made if !good => match super::redaction::redact(payload, arguments) {
                 Ok(error) => Fate::Other(status, error),
                 Err(_) => internal(),
@@ -273,7 +314,7 @@ impl Access {
                 keep(&Object::NodeDevice { name })
             }),
             Form::Count => payload::count(row.ret, reply, &mut keep),
-            Form::Old(old) => Payload::read(row.ret, reply).map(|list| {
+            Form::Old(old) => Payload::read_from_daemon(row.ret, reply).map(|list| {
                 let mut objects: Vec<Object<'_>> =
                     list.objects().map(|found| found.object).collect();
                 objects.extend(list.texts("names").map(|name| Object::NodeDevice { name }));
@@ -341,7 +382,7 @@ impl Access {
             case.look_up_stand_in()
         });
         match stand_in {
-            Some((arguments, texts)) => Fate::Again(Follow::StandIn(texts), arguments),
+            Some((arguments, texts)) => Fate::Again(texts, arguments),
             None => internal(),
         }
     }
@@ -381,7 +422,8 @@ impl Access {
             };
             self.knowledge.learn_owner(*uuid, *place, owner, since);
         } else if good {
-            let header = Header::remote_call(question.procedure(), crate::protocol::header::Serial(0));
+            let header =
+                Header::remote_call(question.procedure(), crate::protocol::header::Serial(0));
             self.learn(header, payload, since);
         }
     }

@@ -51,6 +51,13 @@ impl StandIn {
         format!("{text}{}", self.suffix)
     }
 
+    /// A path that does not exist. Daemons drop slashes at its end in one of two places of an error.
+    pub(super) fn path(&self, path: &str, texts: &mut Texts) -> String {
+        let name = path.trim_end_matches('/');
+        let slashes = path.get(name.len()..).unwrap_or("");
+        self.text(name, texts) + slashes
+    }
+
     /// A UUID that does not exist.
     pub(super) fn uuid(&self, uuid: Uuid, texts: &mut Texts) -> Uuid {
         texts.push((self.uuid.to_string(), uuid.to_string()));

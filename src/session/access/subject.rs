@@ -1,6 +1,8 @@
 //! From the objects in a call or reply to what the rules look at: wire objects get the attributes
 //! that are proven, and nothing that a client wrote counts before.
 
+use std::collections::HashSet;
+
 use super::Class;
 use super::knowledge::Knowledge;
 use super::question::{Answer, Answers, Question};
@@ -42,27 +44,32 @@ enum Fact<T> {
 
 /// What the decision waits for.
 #[derive(Debug, Default)]
-pub(super) struct Asked(Vec<Question>);
+pub(super) struct Asked {
+    questions: Vec<Question>,
+    known: HashSet<Question>,
+}
 
 impl Asked {
     pub(super) fn add(&mut self, question: Question) {
-        if !self.0.contains(&question) {
-            self.0.push(question);
+        if self.known.insert(question.clone()) {
+            self.questions.push(question);
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.questions.is_empty()
     }
 
     /// The questions; many of one kind become one for all.
-    pub(super) fn into_questions(mut self) -> Vec<Question> {
+    pub(super) fn into_questions(self) -> Vec<Question> {
+        let mut questions = self.questions;
         let is_domain = |question: &Question| matches!(question, Question::Domain(_));
-        if self.0.iter().filter(|question| is_domain(question)).count() > ONE_BY_ONE {
-            self.0.retain(|question| !is_domain(question));
-            self.0.push(Question::Domains);
+        let domains = questions.iter().filter(|question| is_domain(question));
+        if domains.count() > ONE_BY_ONE {
+            questions.retain(|question| !is_domain(question));
+            questions.push(Question::Domains);
         }
-        self.0
+        questions
     }
 }
 
@@ -248,17 +255,11 @@ impl<'a> View<'a> {
     }
 
     fn among_domains(&self, uuid: Uuid, answer: &'a Answer) -> Fact<&'a str> {
-        let Answer::Reply(reply) = answer else {
+        let Answer::Domains(domains) = answer else {
             return Fact::Failed;
         };
-        let Some(list) = Question::Domains.read(reply) else {
-            return Fact::Failed;
-        };
-        let mut names = list.objects().filter_map(|found| match found.object {
-            Object::Domain { name, uuid: its, .. } if its == uuid => Some(name),
-            _ => None,
-        });
-        names.next().map_or(Fact::Absent, Fact::Is)
+        let listed = domains.get(&uuid);
+        listed.map_or(Fact::Absent, |listed| Fact::Is(&listed.name))
     }
 
     /// The owner of a domain by the first mark that has one.
@@ -279,7 +280,11 @@ impl<'a> View<'a> {
                 },
             }
         }
-        if pending { Fact::Pending } else { Fact::Is(owner) }
+        if pending {
+            Fact::Pending
+        } else {
+            Fact::Is(owner)
+        }
     }
 
     fn network(&self, uuid: Uuid, asked: &mut Asked) -> Fact<&'a str> {

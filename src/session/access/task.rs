@@ -8,6 +8,7 @@ use super::case::Follow;
 use super::knowledge::Since;
 use super::question::{Answer, Answers, Question};
 use super::quota::{Claims, Turn, TurnId};
+use super::stand_in::Texts;
 use crate::protocol::header::{Header, Procedure, Serial};
 use crate::session::calls::Effect;
 
@@ -63,6 +64,7 @@ pub(super) enum Kind {
         /// What was called.
         procedure: Procedure,
         follow: Follow,
+        texts: Texts,
         arguments: Vec<u8>,
         since: Since,
     },
@@ -106,6 +108,11 @@ impl Task {
         }
     }
 
+    /// The turn that it has or awaits.
+    pub(super) fn turn_id(&self) -> Option<TurnId> {
+        self.awaits.or(self.turn.as_ref().map(|turn| turn.id))
+    }
+
     /// The client's call that waits for this.
     fn call(&self) -> Option<Header> {
         match &self.kind {
@@ -116,13 +123,8 @@ impl Task {
         }
     }
 
-    /// The turn that it has or awaits.
-    pub(super) fn turn_id(&self) -> Option<TurnId> {
-        self.awaits.or(self.turn.as_ref().map(|turn| turn.id))
-    }
-
     fn fail(&mut self) {
-        self.late = self.awaits.is_some() || self.turn.is_some();
+        self.late = self.turn_id().is_some();
         for question in self.pending.drain() {
             self.answers.insert(question, Answer::Failed);
         }
@@ -203,9 +205,10 @@ impl Tasks {
 
     /// The task of a call whose frame waits in the inbox, if it waits no more.
     pub(super) fn take_held(&mut self, serial: Serial) -> Held {
-        let held = self.tasks.iter().find(|(_, task)| {
-            matches!(task.kind, Kind::Held) && task.header.serial == serial
-        });
+        let held = self
+            .tasks
+            .iter()
+            .find(|(_, task)| matches!(task.kind, Kind::Held) && task.header.serial == serial);
         match held.map(|(id, task)| (*id, task.is_waiting())) {
             None => Held::New,
             Some((_, true)) => Held::Waiting,
@@ -227,26 +230,35 @@ impl Tasks {
         self.tasks.values().map(|task| task.deadline).min()
     }
 
-    /// Tasks whose time is over, with what was not answered as not known.
-    pub(super) fn overdue(&mut self, now: Instant) -> Vec<Task> {
+    /// Tasks whose time is over, with what was not answered as not known; and the turns that end
+    /// with that, although the tasks stay.
+    pub(super) fn overdue(&mut self, now: Instant) -> (Vec<Task>, Vec<TurnId>) {
         let ids: Vec<u32> = self
             .tasks
             .iter()
             .filter(|(_, task)| task.deadline <= now)
             .map(|(id, _)| *id)
             .collect();
-        let mut overdue = Vec::new();
+        let (mut overdue, mut turns) = (Vec::new(), Vec::new());
         for id in ids {
             if let Some(task) = self.tasks.get_mut(&id) {
+                // Nobody has asked for its answers for as long: its frame is gone.
+                let is_left = matches!(task.kind, Kind::Held) && !task.is_waiting();
+                if is_left {
+                    turns.extend(task.turn_id());
+                    self.remove(id);
+                    continue;
+                }
                 task.fail();
                 task.deadline = now + PATIENCE;
                 if matches!(task.kind, Kind::Held) {
+                    turns.extend(task.turn_id());
                     continue;
                 }
             }
             overdue.extend(self.remove(id));
         }
-        overdue
+        (overdue, turns)
     }
 
     /// Forgets everything; returns the client's calls that nobody answers now, and the turns that

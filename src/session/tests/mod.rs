@@ -12,6 +12,7 @@
     reason = "a test that meets the unexpected must fail"
 )]
 
+mod access;
 mod authenticating;
 mod calls;
 mod descriptors;

@@ -194,6 +194,7 @@ impl Rig {
             let router = &self.router;
             let verdict = self.session.handle_client(&msg.frame(), router, self.now);
             if verdict == Verdict::Hold {
+                self.carry_out();
                 break;
             }
             let msg = self.sent.pop_front().unwrap();
@@ -319,7 +320,10 @@ impl Rig {
     }
 
     pub(super) fn upstream_sends(&mut self, id: UpstreamId, msg: &Msg) {
-        match self.session.handle_upstream(id, &msg.frame(), &self.router, self.now) {
+        match self
+            .session
+            .handle_upstream(id, &msg.frame(), &self.router, self.now)
+        {
             Verdict::Relay(Peer::Client) => {
                 assert!(self.ends.is_empty(), "relayed after the end: {msg:?}");
                 self.inbox.push_back(msg.clone());

@@ -23,9 +23,12 @@ pub(in crate::policy) struct AccessDraft {
     pub(in crate::policy) shadow: bool,
     pub(in crate::policy) rules: Vec<RuleDraft>,
     pub(in crate::policy) quotas: Vec<Option<Vec<Quota>>>,
-    pub(in crate::policy) marks: Vec<OwnerMark>,
     /// `None`: something in it, or `access` as a whole, could not be read.
+    pub(in crate::policy) marks: Option<Vec<OwnerMark>>,
+    /// `None` as well.
     pub(in crate::policy) audit: Option<Audit>,
+    /// Sets that the file defines and nothing names.
+    pub(in crate::policy) unused_sets: Vec<(String, Pointer)>,
 }
 
 /// A rule, with places.
@@ -38,6 +41,18 @@ pub(in crate::policy) struct RuleDraft {
 }
 
 impl AccessDraft {
+    /// Where a quota is.
+    pub(in crate::policy) fn quota_at(&self, quota: &Quota) -> Pointer {
+        let is_here = |quotas: &Option<Vec<Quota>>| {
+            quotas
+                .iter()
+                .flatten()
+                .any(|known| std::ptr::eq(known, quota))
+        };
+        let index = self.quotas.iter().position(is_here).unwrap_or_default();
+        Pointer::default().key("access").key("quotas").index(index)
+    }
+
     pub(super) fn finish(self) -> Option<Rules> {
         let rules = self.rules.into_iter().map(|draft| draft.value);
         let quotas = self.quotas.into_iter().collect::<Option<Vec<_>>>()?;
@@ -45,7 +60,7 @@ impl AccessDraft {
             shadow: self.shadow,
             rules: rules.collect::<Option<_>>()?,
             quotas: quotas.into_iter().flatten().collect(),
-            marks: self.marks,
+            marks: self.marks?,
             audit: self.audit?,
         })
     }
@@ -56,32 +71,35 @@ impl Compiler<'_, '_> {
         let at = Pointer::default().key("access");
         match access {
             raw::Access::Rules(rules) => {
-                let sets = Sets::default();
+                let mut sets = Sets::default();
                 AccessDraft {
-                    rules: self.access_rules(rules, &at, &sets, names),
-                    audit: self.audit(None, &at, &sets),
-                    marks: vec![OwnerMark::ours()],
+                    rules: self.access_rules(rules, &at, &mut sets, names),
+                    audit: self.audit(None, &at, &mut sets),
+                    marks: Some(vec![OwnerMark::ours()]),
                     ..AccessDraft::default()
                 }
             }
             raw::Access::Settings(settings) => {
-                let sets = self.sets(&settings.sets, &at.key("sets"));
+                let mut sets = self.sets(&settings.sets, &at.key("sets"));
                 let quotas = settings.quotas.iter().enumerate();
                 let quotas = quotas.map(|(index, quota)| {
                     let at = at.key("quotas").index(index);
                     self.quota(quota.0.as_ref()?, &at, names)
                 });
+                let quotas = quotas.collect();
+                let audit = match &settings.audit {
+                    None => self.audit(None, &at, &mut sets),
+                    Some(Lenient(audit)) => audit
+                        .as_ref()
+                        .and_then(|audit| self.audit(Some(audit), &at.key("audit"), &mut sets)),
+                };
                 AccessDraft {
                     shadow: settings.mode == Some(raw::AccessMode::Shadow),
-                    quotas: quotas.collect(),
+                    quotas,
                     marks: marks(settings),
-                    audit: match &settings.audit {
-                        None => self.audit(None, &at, &sets),
-                        Some(Lenient(audit)) => audit
-                            .as_ref()
-                            .and_then(|audit| self.audit(Some(audit), &at.key("audit"), &sets)),
-                    },
-                    rules: self.access_rules(&settings.rules, &at.key("rules"), &sets, names),
+                    audit,
+                    rules: self.access_rules(&settings.rules, &at.key("rules"), &mut sets, names),
+                    unused_sets: sets.unused(&settings.sets, &at.key("sets")),
                 }
             }
         }
@@ -91,7 +109,7 @@ impl Compiler<'_, '_> {
         &mut self,
         rules: &[Lenient<raw::AccessRule>],
         at: &Pointer,
-        sets: &Sets,
+        sets: &mut Sets,
         names: &Names,
     ) -> Vec<RuleDraft> {
         let rules = rules.iter().enumerate();
@@ -112,7 +130,7 @@ impl Compiler<'_, '_> {
         &mut self,
         rule: &raw::AccessRule,
         at: &Pointer,
-        sets: &Sets,
+        sets: &mut Sets,
         names: &Names,
         grants: &mut Vec<(Pointer, PermissionSet)>,
     ) -> Option<Rule> {
@@ -327,7 +345,12 @@ impl Compiler<'_, '_> {
         Some(each.collect())
     }
 
-    fn audit(&mut self, audit: Option<&raw::Audit>, at: &Pointer, sets: &Sets) -> Option<Audit> {
+    fn audit(
+        &mut self,
+        audit: Option<&raw::Audit>,
+        at: &Pointer,
+        sets: &mut Sets,
+    ) -> Option<Audit> {
         let allowed = match audit.and_then(|audit| audit.allowed.as_ref()) {
             Some(texts) => self.permissions(texts, &at.key("allowed"), sets, &mut Vec::new()),
             None => Some(Default::default()),
@@ -367,19 +390,19 @@ impl Compiler<'_, '_> {
 }
 
 /// Our own mark, and those that the file names.
-fn marks(settings: &raw::AccessSettings) -> Vec<OwnerMark> {
-    let named = settings.owner.iter().flatten();
-    let named = named.map(|mark| OwnerMark {
-        namespace: mark.namespace.clone(),
-        path: mark
-            .element
-            .iter()
-            .flat_map(|path| path.split('/'))
-            .map(str::to_owned)
-            .collect(),
-        attribute: mark.attribute.clone(),
+fn marks(settings: &raw::AccessSettings) -> Option<Vec<OwnerMark>> {
+    let named = settings.owner.iter().map(|mark| {
+        let mark = mark.0.as_ref()?;
+        let path = mark.element.iter().flat_map(|path| path.split('/'));
+        Some(OwnerMark {
+            namespace: mark.namespace.clone(),
+            path: path.map(str::to_owned).collect(),
+            attribute: mark.attribute.clone(),
+        })
     });
-    std::iter::once(OwnerMark::ours()).chain(named).collect()
+    std::iter::once(Some(OwnerMark::ours()))
+        .chain(named)
+        .collect()
 }
 
 /// The owners that conditions ask for, each once.

@@ -1,6 +1,6 @@
 //! Permissions and sets of them, as the file names them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::policy::access::sets::NAMED_SETS;
 use crate::policy::access::{Permission, PermissionSet};
@@ -21,6 +21,22 @@ pub(super) struct Sets {
     names: HashMap<String, usize>,
     /// By place; `None` for one that is wrong.
     values: Vec<Option<Granted>>,
+    /// Places of those that something names.
+    used: HashSet<usize>,
+}
+
+impl Sets {
+    pub(super) fn unused(
+        &self,
+        section: &Section<OneOrMany<raw::PermissionText>>,
+        at: &Pointer,
+    ) -> Vec<(String, Pointer)> {
+        let names = section.0.iter().enumerate();
+        names
+            .filter(|(place, _)| !self.used.contains(place))
+            .map(|(_, (name, _))| (name.clone(), at.key(name)))
+            .collect()
+    }
 }
 
 /// What an element of a list of permissions names.
@@ -88,7 +104,10 @@ impl Compiler<'_, '_> {
                 .and_then(|members| {
                     let each = members.iter().map(|named| match named {
                         Named::Granted(granted) => Some(*granted),
-                        Named::Own(place) => sets.values.get(*place).copied().flatten(),
+                        Named::Own(place) => {
+                            sets.used.insert(*place);
+                            sets.values.get(*place).copied().flatten()
+                        }
                     });
                     union(each)
                 });
@@ -104,14 +123,17 @@ impl Compiler<'_, '_> {
         &mut self,
         texts: &OneOrMany<raw::PermissionText>,
         at: &Pointer,
-        sets: &Sets,
+        sets: &mut Sets,
         grants: &mut Vec<(Pointer, PermissionSet)>,
     ) -> Option<Granted> {
         let mut all = Vec::new();
         for (at, text) in elements(texts, at) {
             let granted = match self.named(&text.0, &at, sets) {
                 Some(Named::Granted(granted)) => Some(granted),
-                Some(Named::Own(place)) => sets.values.get(place).copied().flatten(),
+                Some(Named::Own(place)) => {
+                    sets.used.insert(place);
+                    sets.values.get(place).copied().flatten()
+                }
                 None => None,
             };
             if let Some((permissions, _)) = granted {

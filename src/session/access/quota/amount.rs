@@ -208,7 +208,10 @@ mod tests {
         };
         assert_eq!(claims.total(), expected);
         assert_eq!(claims.of(&domain(Some(1), None, false, 0).thing).vcpus, 4);
-        assert_eq!(claims.of(&domain(Some(9), None, false, 0).thing), Amount::default());
+        assert_eq!(
+            claims.of(&domain(Some(9), None, false, 0).thing),
+            Amount::default()
+        );
     }
 
     #[test]

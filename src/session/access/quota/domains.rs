@@ -1,17 +1,19 @@
 //! Domains that count towards a quota, and what a call makes of one.
 
+use std::collections::HashMap;
+
 use super::amount::{Amount, Claim, Claims, Thing};
 use super::effect::{Effect, size_in_documents};
 use super::{Halt, Limit};
 use crate::policy::access::{Owner, Quota, Subject};
 use crate::policy::definition::{self, DomainSize, Reverted};
 use crate::protocol::limits::STRING;
-use crate::protocol::object::{Object, Uuid};
+use crate::protocol::object::Uuid;
 use crate::protocol::xdr::Reader;
 use crate::session::access::Class;
 use crate::session::access::case::{Acted, Case, Progress};
 use crate::session::access::content::{self, Named};
-use crate::session::access::question::{Answer, Question};
+use crate::session::access::question::{Answer, Listed, Question};
 use crate::session::access::subject::{Asked, Resolved};
 
 /// A domain as it is after the call.
@@ -47,14 +49,14 @@ impl<'a> Case<'a> {
         effect: Effect,
         acted: &[Acted<'a>],
         named: &[Named],
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<Claims, Halt> {
         let table = self.view.table;
-        let asked = &mut progress.asked;
+        let (asked, saved) = (&mut progress.asked, progress.saved);
         let is_sized = quota.vcpus.is_some() || quota.memory.is_some();
         // With what else is to be asked, for it is needed in any case.
         _ = self.ask(Question::Domains, asked);
-        let mut made = self.made(effect, is_sized, acted, named, asked)?;
+        let mut made = self.made(effect, is_sized, acted, named, saved, asked)?;
         // In doubt it counts.
         made.retain(|made| table.counts(quota, &made.subject) != Some(false));
         if made.is_empty() {
@@ -93,10 +95,13 @@ impl<'a> Case<'a> {
         is_sized: bool,
         acted: &'s [Acted<'a>],
         named: &'s [Named],
+        saved: Option<&str>,
         asked: &mut Asked,
     ) -> Result<Vec<Made<'s>>, Halt> {
         let of = |how: How| {
-            let domains = acted.iter().filter(|act| act.subject.class == Class::Domain);
+            let domains = acted
+                .iter()
+                .filter(|act| act.subject.class == Class::Domain);
             domains
                 .map(|act| Made {
                     subject: act.subject,
@@ -107,7 +112,7 @@ impl<'a> Case<'a> {
         let named = named.iter().filter(|named| named.class == Class::Domain);
         Ok(match effect {
             Effect::Domains { runs } => {
-                let amount = Amount::domain(runs, self.size_of_named()?);
+                let amount = Amount::domain(runs, self.size_of_named(saved)?);
                 let how = How::UpTo(amount);
                 let named = named.map(|named| Made {
                     subject: content::subject(named),
@@ -144,17 +149,13 @@ impl<'a> Case<'a> {
     }
 
     /// What the documents of the call, and the file that it restores from, say of their domains.
-    fn size_of_named(&self) -> Result<DomainSize, Halt> {
+    fn size_of_named(&self, saved: Option<&str>) -> Result<DomainSize, Halt> {
         let unreadable = |why: definition::Unreadable| Halt::Uncountable(why.to_string());
         let mut size = size_in_documents(&self.args).map_err(unreadable)?;
-        if let Some(image) = self.saved() {
-            let xml = match self.view.answers.get(&image) {
-                Some(Answer::Reply(reply)) => image.read(reply),
-                _ => None,
-            };
-            let xml = xml.and_then(|reply| reply.text("xml"));
-            let xml = xml.ok_or_else(|| uncountable("the daemon does not tell what is saved"))?;
-            let saved = definition::domain_size(xml).map_err(unreadable)?;
+        if self.saved().is_some() {
+            let saved =
+                saved.ok_or_else(|| uncountable("the daemon does not tell what is saved"))?;
+            let saved = definition::domain_size(saved).map_err(unreadable)?;
             size = Some(saved.max(size.unwrap_or_default()));
         }
         Ok(size.unwrap_or_default())
@@ -177,7 +178,9 @@ impl<'a> Case<'a> {
         match self.ask(Question::SavedSize(uuid), asked)? {
             Answer::Size(size) => Ok(*size),
             Answer::Absent => Ok(DomainSize::default()),
-            _ => Err(uncountable("the daemon does not tell what is in the saved image")),
+            _ => Err(uncountable(
+                "the daemon does not tell what is in the saved image",
+            )),
         }
     }
 
@@ -201,25 +204,21 @@ impl<'a> Case<'a> {
     /// The domains that count, each with what it takes.
     fn domains(&self, quota: &Quota, is_sized: bool, asked: &mut Asked) -> Result<Claims, Halt> {
         let mut domains = Claims::default();
-        self.each_domain(asked, |object, asked| {
-            let Object::Domain { name, uuid, .. } = object else {
-                return Ok(());
-            };
-            let Resolved::Subject(subject) = self.view.told(&object, asked) else {
-                return Ok(());
+        for (&uuid, listed) in self.all_domains(asked)? {
+            let Resolved::Subject(subject) = self.view.told(&listed.object(uuid), asked) else {
+                continue;
             };
             if self.view.table.counts(quota, &subject) == Some(false) {
-                return Ok(());
+                continue;
             }
-            if let Some(amount) = self.amount(&object, is_sized, asked)? {
+            if let Some(amount) = self.amount(uuid, listed, is_sized, asked)? {
                 let thing = Thing::Domain {
                     uuid: Some(uuid),
-                    name: Some(name.into()),
+                    name: Some((&*listed.name).into()),
                 };
                 domains.push(Claim { thing, amount });
             }
-            Ok(())
-        })?;
+        }
         if asked.is_empty() {
             Ok(domains)
         } else {
@@ -227,37 +226,27 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn each_domain(
-        &self,
-        asked: &mut Asked,
-        mut with: impl FnMut(Object<'a>, &mut Asked) -> Result<(), Halt>,
-    ) -> Result<(), Halt> {
-        let list = match self.ask(Question::Domains, asked)? {
-            Answer::Reply(reply) => Question::Domains.read(reply),
-            _ => None,
-        };
-        let list = list.ok_or_else(|| uncountable("the daemon does not tell its domains"))?;
-        list.objects().try_for_each(|found| with(found.object, asked))
+    fn all_domains(&self, asked: &mut Asked) -> Result<&'a HashMap<Uuid, Listed>, Halt> {
+        match self.ask(Question::Domains, asked)? {
+            Answer::Domains(domains) => Ok(domains),
+            _ => Err(uncountable("the daemon does not tell its domains")),
+        }
     }
 
     /// What a domain takes; `None` if it is not known yet, or if it has gone.
     fn amount(
         &self,
-        object: &Object<'_>,
+        uuid: Uuid,
+        listed: &Listed,
         is_sized: bool,
         asked: &mut Asked,
     ) -> Result<Option<Amount>, Halt> {
-        let Object::Domain { name, uuid, id } = *object else {
-            return Ok(None);
-        };
-        let runs = id >= 0;
-        let mut size = DomainSize::default();
         // It may run with more than it is defined with, and be defined with more than it runs with.
         let forms = [
             (is_sized, Question::DefinedSize(uuid)),
-            (is_sized && runs, Question::RunningSize(uuid)),
+            (is_sized && listed.runs, Question::RunningSize(uuid)),
         ];
-        let mut is_known = true;
+        let (mut size, mut is_known) = (DomainSize::default(), true);
         for (_, question) in forms.into_iter().filter(|(is_asked, _)| *is_asked) {
             match self.view.answers.get(&question) {
                 None => {
@@ -267,12 +256,13 @@ impl<'a> Case<'a> {
                 Some(Answer::Size(its)) => size = size.max(*its),
                 Some(Answer::Absent) => return Ok(None),
                 Some(_) => {
+                    let name = &listed.name;
                     let why = format!("the daemon does not tell the size of domain {name}");
                     return Err(Halt::Uncountable(why));
                 }
             }
         }
-        Ok(is_known.then(|| Amount::domain(runs, size)))
+        Ok(is_known.then(|| Amount::domain(listed.runs, size)))
     }
 
     /// What a domain takes that may not have counted before.
@@ -282,15 +272,12 @@ impl<'a> Case<'a> {
         is_sized: bool,
         asked: &mut Asked,
     ) -> Result<Amount, Halt> {
-        let mut amount = None;
-        self.each_domain(asked, |object, asked| {
-            if let Object::Domain { uuid: its, .. } = object
-                && uuid == Some(its)
-            {
-                amount = self.amount(&object, is_sized, asked)?;
-            }
-            Ok(())
-        })?;
+        let domains = self.all_domains(asked)?;
+        let listed = uuid.and_then(|uuid| domains.get_key_value(&uuid));
+        let amount = match listed {
+            Some((uuid, listed)) => self.amount(*uuid, listed, is_sized, asked)?,
+            None => None,
+        };
         if asked.is_empty() {
             Ok(amount.unwrap_or_default())
         } else {
@@ -327,22 +314,36 @@ pub(super) fn uncountable(why: &str) -> Halt {
 /// Holds what there would be against a quota's limits on domains.
 fn check(quota: &Quota, used: Amount, wanted: Amount) -> Result<(), Halt> {
     let limits = [
-        ("domains", quota.domains, used.domains, wanted.domains, false),
-        ("running domains", quota.running, used.running, wanted.running, false),
+        (
+            "domains",
+            quota.domains,
+            used.domains,
+            wanted.domains,
+            false,
+        ),
+        (
+            "running domains",
+            quota.running,
+            used.running,
+            wanted.running,
+            false,
+        ),
         ("virtual CPUs", quota.vcpus, used.vcpus, wanted.vcpus, false),
         ("memory", quota.memory, used.memory, wanted.memory, true),
     ];
-    limits.into_iter().try_for_each(|(what, most, used, wanted, is_bytes)| {
-        let Some(most) = most else {
-            return Ok(());
-        };
-        Limit {
-            what,
-            most,
-            used,
-            wanted,
-            is_bytes,
-        }
-        .check()
-    })
+    limits
+        .into_iter()
+        .try_for_each(|(what, most, used, wanted, is_bytes)| {
+            let Some(most) = most else {
+                return Ok(());
+            };
+            Limit {
+                what,
+                most,
+                used,
+                wanted,
+                is_bytes,
+            }
+            .check()
+        })
 }

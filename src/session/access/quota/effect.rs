@@ -25,18 +25,14 @@ const RESIZE_SHRINK: u64 = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
     /// The domains that its content names are there afterwards.
-    Domains {
-        runs: bool,
-    },
+    Domains { runs: bool },
     /// The domain runs.
     Start {
         /// From its managed save image, if it has one.
         resumes: bool,
     },
     /// The domain is as it was, and runs if the snapshot or the call says so.
-    Revert {
-        starts: bool,
-    },
+    Revert { starts: bool },
     /// The domain may use so much.
     Grow(DomainSize),
     /// The domain gets more memory.
@@ -140,11 +136,9 @@ impl Effect {
     /// Whether a quota has limits on what the call does.
     pub(super) fn is_limited_by(self, quota: &Quota) -> bool {
         match self {
-            Self::NewVolume
-            | Self::Copy
-            | Self::Resize(_)
-            | Self::DiskResize(_)
-            | Self::Upload => !quota.volumes.is_empty(),
+            Self::NewVolume | Self::Copy | Self::Resize(_) | Self::DiskResize(_) | Self::Upload => {
+                !quota.volumes.is_empty()
+            }
             Self::Grow(size) => {
                 (size.vcpus > 0 && quota.vcpus.is_some())
                     || (size.memory > 0 && quota.memory.is_some())
@@ -222,7 +216,9 @@ mod tests {
     #[test]
     fn volumes_shrink_only_by_both_flags() {
         let resize = |flags: u32| {
-            effect(r::STORAGE_VOL_RESIZE, VOLUME, |writer| _ = writer.u64(9).u32(flags))
+            effect(r::STORAGE_VOL_RESIZE, VOLUME, |writer| {
+                _ = writer.u64(9).u32(flags)
+            })
         };
         for (flags, expected) in [
             (0, Some(Resize::To(9))),
@@ -252,7 +248,9 @@ mod tests {
     #[test]
     fn a_forced_boot_resumes_nothing() {
         let start = |flags: u32| {
-            effect(r::DOMAIN_CREATE_WITH_FLAGS, DOMAIN, |writer| _ = writer.u32(flags))
+            effect(r::DOMAIN_CREATE_WITH_FLAGS, DOMAIN, |writer| {
+                _ = writer.u32(flags)
+            })
         };
         assert_eq!(start(0), Some(Effect::Start { resumes: true }));
         assert_eq!(start(16), Some(Effect::Start { resumes: false }));
@@ -260,7 +258,9 @@ mod tests {
 
     #[test]
     fn memory_beyond_counting_stays_beyond() {
-        let effect = effect(r::DOMAIN_SET_MEMORY, DOMAIN, |writer| _ = writer.u64(u64::MAX));
+        let effect = effect(r::DOMAIN_SET_MEMORY, DOMAIN, |writer| {
+            _ = writer.u64(u64::MAX)
+        });
         let size = DomainSize {
             vcpus: 0,
             memory: u64::MAX,
@@ -270,7 +270,11 @@ mod tests {
 
     #[test]
     fn only_modules_of_memory_count_among_devices() {
-        let attach = |xml: &str| effect(r::DOMAIN_ATTACH_DEVICE, DOMAIN, |writer| _ = writer.string(xml));
+        let attach = |xml: &str| {
+            effect(r::DOMAIN_ATTACH_DEVICE, DOMAIN, |writer| {
+                _ = writer.string(xml)
+            })
+        };
         assert_eq!(attach("<disk/>"), None);
         let module = "<memory><target><size unit='b'>5</size></target></memory>";
         assert_eq!(attach(module), Some(Effect::Module(5)));

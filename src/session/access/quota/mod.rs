@@ -20,10 +20,10 @@ mod volumes;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use amount::Claims;
-pub(super) use turn::give_back;
 use amount::Bytes;
+pub use amount::Claims;
 use effect::Effect;
+pub(super) use turn::give_back;
 
 use super::case::{Acted, Case, Progress, Refusal, Stop};
 use super::content::Named;
@@ -47,7 +47,9 @@ impl Turn {
     /// What other calls claim of an identity; `None` if the turn is not of it.
     fn others(&self, who: &str) -> Option<&Claims> {
         let mut others = self.others.iter();
-        others.find(|(its, _)| &**its == who).map(|(_, claims)| claims)
+        others
+            .find(|(its, _)| &**its == who)
+            .map(|(_, claims)| claims)
     }
 }
 
@@ -70,10 +72,11 @@ impl<'a> Case<'a> {
         &self,
         acted: &[Acted<'a>],
         named: &[Named],
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<Claimed, Stop> {
         let table = self.view.table;
-        if table.quotas().next().is_none() {
+        // On what does not exist nothing is done.
+        if table.quotas().next().is_none() || !progress.replaced.is_empty() {
             return Ok(Claimed::new());
         }
         let effect = match Effect::of(self.program, self.row.number, &self.args) {
@@ -143,7 +146,7 @@ impl<'a> Case<'a> {
         effect: Effect,
         acted: &[Acted<'a>],
         named: &[Named],
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<Claims, Halt> {
         match effect {
             Effect::NewVolume
@@ -171,7 +174,7 @@ impl<'a> Case<'a> {
         &self,
         acted: &[Acted<'a>],
         reason: String,
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<(), Stop> {
         let shadow = self.view.table.is_shadow();
         let object = acted.first().map(|act| act.subject.to_string());

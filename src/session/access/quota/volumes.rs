@@ -4,8 +4,8 @@ use super::amount::{Amount, Claim, Claims, Thing};
 use super::domains::uncountable;
 use super::effect::{Effect, Resize};
 use super::{Halt, Limit};
-use crate::policy::access::{Quota, Subject};
 use crate::policy::access::rule::VolumeQuota;
+use crate::policy::access::{Quota, Subject};
 use crate::policy::definition::{self, DiskSource};
 use crate::protocol::object::Object;
 use crate::session::access::Class;
@@ -40,7 +40,7 @@ impl<'a> Case<'a> {
         effect: Effect,
         acted: &[Acted<'a>],
         named: &[Named],
-        progress: &mut Progress,
+        progress: &mut Progress<'a>,
     ) -> Result<Claims, Halt> {
         let Some(made) = self.made_volume(effect, acted, named, &mut progress.asked)? else {
             return Ok(Claims::default());
@@ -93,7 +93,9 @@ impl<'a> Case<'a> {
         named: &'s [Named],
         asked: &mut Asked,
     ) -> Result<Option<Made<'s>>, Halt> {
-        let volume = acted.iter().find(|act| act.subject.class == Class::StorageVol);
+        let volume = acted
+            .iter()
+            .find(|act| act.subject.class == Class::StorageVol);
         let (subject, bytes) = match effect {
             Effect::NewVolume | Effect::Copy => {
                 let mut named = named.iter();
@@ -194,7 +196,7 @@ impl<'a> Case<'a> {
 
     /// Keeps what is uploaded within the volume's capacity: the data that comes after the call
     /// would make the volume bigger without being counted.
-    fn bound_upload(&self, made: &Made<'_>, progress: &mut Progress) -> Result<(), Halt> {
+    fn bound_upload(&self, made: &Made<'_>, progress: &mut Progress<'a>) -> Result<(), Halt> {
         let capacity = self.capacity(made.pool, made.name, &mut progress.asked)?;
         let capacity = capacity.unwrap_or(0);
         let word = |field| self.args.word(field).unwrap_or(0);

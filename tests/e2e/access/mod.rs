@@ -1,0 +1,14 @@
+//! What a client may do and see, with real daemons: two tenants of one host, a monitor and an
+//! operator, by UNIX socket and by TLS.
+//!
+//! - [`host`]: the daemon, the tenants, the proxy and its clients; [`calls`] and [`said`]: a call of
+//!   every procedure, and what is answered;
+//! - [`oracle`]: the verdicts of libvirt's own access driver; [`tenants`]: each sees its own;
+//!   [`attacks`]: what a tenant tries on another.
+
+mod attacks;
+mod calls;
+mod host;
+mod oracle;
+mod said;
+mod tenants;
