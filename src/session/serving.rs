@@ -384,7 +384,13 @@ impl Session {
             return Some(Verdict::Relay(Peer::Client));
         };
         if header.kind == MessageType::REPLY_WITH_FDS && !serving.descriptors {
-            self.refuse(*header, &Fault::no_descriptors());
+            let called = match &mut serving.access {
+                None => Some(call.header()),
+                Some(access) => access.original(&call),
+            };
+            if let Some(called) = called {
+                self.refuse(called, &Fault::no_descriptors());
+            }
             return Some(Verdict::Consumed);
         }
         if header.status == Status::OK {

@@ -75,7 +75,7 @@ pub(super) struct Line<'a> {
 
 /// Notes of one connection; the next call that may need one waits in the client's socket. Each may
 /// be of a long list that must be asked about.
-const NOTES: usize = 128;
+const NOTES: usize = 64;
 
 /// Names a note.
 pub(super) type NoteId = u32;

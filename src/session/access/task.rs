@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Tasks of one connection; the next call waits in the client's socket.
 const TASKS: usize = 64;
 
-/// Bytes that tasks may keep of more than one frame.
+/// Bytes that tasks, or events that wait, may keep of more than one frame.
 const BYTES: usize = 1 << 20;
 
 /// Events that may wait behind one that is not decided. What comes beyond is lost to the client, as
@@ -143,6 +143,8 @@ pub(super) struct Tasks {
     bytes: usize,
     /// Events in order; a task decides on the first of them.
     pub(super) events: VecDeque<Event>,
+    /// Bytes of their payloads.
+    event_bytes: usize,
 }
 
 /// An event that waits.
@@ -288,16 +290,31 @@ impl Tasks {
     /// tasks had or awaited.
     pub(super) fn abandon(&mut self) -> (Vec<Header>, Vec<TurnId>) {
         self.events.clear();
-        self.bytes = 0;
+        (self.bytes, self.event_bytes) = (0, 0);
         let tasks = std::mem::take(&mut self.tasks);
         let turns = tasks.values().filter_map(Task::turn_id).collect();
         (tasks.values().filter_map(Task::call).collect(), turns)
     }
 
+    /// The first of the events that wait.
+    pub(super) fn next_event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        self.event_bytes -= event.payload.len();
+        Some(event)
+    }
+
+    /// The first of the events must wait further.
+    pub(super) fn put_event_back(&mut self, event: Event) {
+        self.event_bytes += event.payload.len();
+        self.events.push_front(event);
+    }
+
     /// An event waits behind others. `false` if there are too many.
     pub(super) fn queue(&mut self, header: Header, payload: &[u8], answers: Answers) -> bool {
-        let fits = self.events.len() < EVENTS;
+        let bytes = self.event_bytes + payload.len();
+        let fits = self.events.len() < EVENTS && (self.events.is_empty() || bytes <= BYTES);
         if fits {
+            self.event_bytes = bytes;
             self.events.push_back(Event {
                 header,
                 payload: payload.to_vec(),
