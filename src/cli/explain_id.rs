@@ -195,7 +195,10 @@ impl Display for Explanation {
         line("who:", &Who(client))?;
         if let Some(names) = first.identities.as_deref() {
             let names = names.join(", ");
-            line("identities:", if names.is_empty() { &"none" } else { &names })?;
+            line(
+                "identities:",
+                if names.is_empty() { &"none" } else { &names },
+            )?;
         }
         let way = [
             ("listener", &first.listener),

@@ -135,7 +135,10 @@ impl<'a> Document<'a> {
     pub(super) fn digest(&self) -> Arc<str> {
         let digest = ring::digest::digest(&ring::digest::SHA256, self.text.as_bytes());
         let bytes = digest.as_ref().iter().take(8);
-        bytes.map(|byte| format!("{byte:02x}")).collect::<String>().into()
+        bytes
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+            .into()
     }
 
     /// The source of `span`.

@@ -119,12 +119,7 @@ impl Serving {
     }
 
     /// Looks whether another policy is in force.
-    fn refresh(
-        &mut self,
-        router: &dyn Router,
-        setup: &Setup,
-        actions: &mut VecDeque<Action>,
-    ) {
+    fn refresh(&mut self, router: &dyn Router, setup: &Setup, actions: &mut VecDeque<Action>) {
         let generation = router.generation();
         if self.generation == generation {
             return;

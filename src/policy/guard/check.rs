@@ -5,13 +5,13 @@ mod nets;
 
 use std::fmt;
 
-use super::{Guards, command};
 use super::content::{Carried, Content};
 use super::document::{Document, Kind};
 use super::forbid::Forbid;
 use super::places::Use;
 use super::size::{self, Size};
 use super::words::words;
+use super::{Guards, command};
 use crate::policy::pattern::Pattern;
 use crate::policy::xml::{self, Node};
 

@@ -593,7 +593,10 @@ impl<'a> Case<'a> {
             follow,
             records: std::mem::take(&mut progress.records),
             // What was replaced is hidden, and the call recorded as that.
-            granted: progress.granted.take().filter(|_| progress.replaced.is_empty()),
+            granted: progress
+                .granted
+                .take()
+                .filter(|_| progress.replaced.is_empty()),
         }
     }
 }

@@ -347,7 +347,9 @@ impl Access {
                     if self.table.records(getattr) {
                         grant = Some(case::granted(getattr, &subject, allowed.rule));
                     }
-                    let shadow = allowed.shadow.map(|shadow| case::hidden(&subject, Some(shadow)));
+                    let shadow = allowed
+                        .shadow
+                        .map(|shadow| case::hidden(&subject, Some(shadow)));
                     refusals.extend(shadow);
                     continue;
                 }

@@ -146,10 +146,7 @@ impl Guards {
             return Ok(());
         };
         let Some(path) = paths::normalised(path) else {
-            return against(
-                "host_paths",
-                format!("{what} is not a path from the root"),
-            );
+            return against("host_paths", format!("{what} is not a path from the root"));
         };
         let mut listed = folders.iter();
         let allowed = listed.any(|folder| {
