@@ -192,20 +192,18 @@ impl<'a> Document<'a> {
     fn report_duplicates(&self, node: &Node, problems: &mut Vec<Problem>) {
         match &node.data {
             Data::Map(entries) => {
-                let mut seen = std::collections::HashMap::new();
+                let mut seen = Seen::default();
                 for (key, value) in entries {
-                    if let Some(first) = seen.get(key.text.as_str()) {
+                    if let Some(first) = seen.first(key) {
                         problems.push(
                             Problem::error(
                                 "duplicate-key",
                                 Some(key.span.clone()),
                                 format!("{} is there twice", super::report::quoted(&key.text)),
                             )
-                            .related(Range::clone(first), "first here")
+                            .related(first, "first here")
                             .help("remove one of the two"),
                         );
-                    } else {
-                        seen.insert(key.text.as_str(), key.span.clone());
                     }
                     self.report_duplicates(value, problems);
                 }
@@ -217,6 +215,34 @@ impl<'a> Document<'a> {
             }
             _ => {}
         }
+    }
+}
+
+/// The keys of a mapping so far: few are compared one by one, many hashed.
+#[derive(Default)]
+struct Seen<'a> {
+    few: Vec<&'a Key>,
+    many: std::collections::HashMap<&'a str, &'a Key>,
+}
+
+impl<'a> Seen<'a> {
+    const FEW: usize = 16;
+
+    /// Where the key was before, if it was.
+    fn first(&mut self, key: &'a Key) -> Option<Range<usize>> {
+        let mut few = self.few.iter();
+        let first = few
+            .find(|seen| seen.text == key.text)
+            .or_else(|| self.many.get(key.text.as_str()));
+        if let Some(first) = first {
+            return Some(first.span.clone());
+        }
+        if self.few.len() < Self::FEW {
+            self.few.push(key);
+        } else {
+            self.many.insert(&key.text, key);
+        }
+        None
     }
 }
 
@@ -232,11 +258,15 @@ impl Pointer {
 
     /// The value of `key` in the mapping that is here.
     pub(super) fn key(&self, key: &str) -> Self {
-        Self(format!(
-            "{}/{}",
-            self.0,
-            key.replace('~', "~0").replace('/', "~1")
-        ))
+        let mut text = String::with_capacity(self.0.len() + 1 + key.len());
+        text.push_str(&self.0);
+        text.push('/');
+        if key.contains(['~', '/']) {
+            text.push_str(&key.replace('~', "~0").replace('/', "~1"));
+        } else {
+            text.push_str(key);
+        }
+        Self(text)
     }
 
     /// Element `index`, from 0, of the list that is here.

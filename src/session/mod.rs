@@ -205,6 +205,13 @@ impl Session {
         }
     }
 
+    /// Calls of the client's are decided on by what the daemon tells of changes, so that what it has
+    /// said must be heard before the next is.
+    #[must_use]
+    pub fn must_hear_first(&self) -> bool {
+        matches!(&self.phase, Phase::Serving(serving) if serving.has_rules())
+    }
+
     /// What to do next, until there is nothing.
     pub fn poll_action(&mut self) -> Option<Action> {
         let action = self.actions.pop_front();

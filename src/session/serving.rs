@@ -100,6 +100,11 @@ impl Serving {
         self.descriptors
     }
 
+    /// There are rules about what the client may do.
+    pub(super) fn has_rules(&self) -> bool {
+        self.access.is_some()
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         let keepalive = self.keepalive.as_ref().map(Keepalive::deadline);
         let access = self.access.as_ref().and_then(|access| access.deadline());

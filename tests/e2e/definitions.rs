@@ -282,7 +282,10 @@ fn every_place_where_libvirt_keeps_a_path_is_guarded() {
             .check(&Content::domain(&one).unwrap())
             .unwrap_err()
             .to_string();
-        let named = said.contains(place.trim_end_matches('/')) || said.contains("smartcard");
+        // What is not known to be a path is not repeated: it may be a secret.
+        let named = said.contains(place.trim_end_matches('/'))
+            || said.contains("smartcard")
+            || said.contains("may be a path");
         assert!(named, "{place}: {said}");
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn policy(
         return None;
     }
     flaws.prune(&mut value);
-    let file: raw::File = serde_json::from_value(value).ok()?;
+    let file = raw::File::read(value)?;
     let mut compiler = Compiler {
         document,
         env,
