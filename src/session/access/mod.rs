@@ -225,7 +225,7 @@ impl Access {
                 Verdict::Relay(Peer::Upstream(line.upstream))
             }
             Gate::Refuse(denial) => {
-                let refusal = refusal::of_gate(header, denial);
+                let refusal = refusal::of_gate(header, frame.arguments(), denial);
                 self.refuse(header, refusal, line);
                 Verdict::Consumed
             }
@@ -317,13 +317,13 @@ impl Access {
     fn unknown(&mut self, header: Header, effect: Effect, line: &mut Line<'_>) -> Verdict {
         match self.table.decide_unknown() {
             Ruling::Allow(Allowed { shadow, .. }) => {
-                let refusal = shadow.map(|denial| refusal::of_gate(header, denial));
+                let refusal = shadow.map(|denial| refusal::of_gate(header, &[], denial));
                 self.record(header, refusal.as_slice(), line);
                 line.relay(header, effect, None);
                 Verdict::Relay(Peer::Upstream(line.upstream))
             }
             Ruling::Deny(denial) => {
-                self.refuse(header, refusal::of_gate(header, denial), line);
+                self.refuse(header, refusal::of_gate(header, &[], denial), line);
                 Verdict::Consumed
             }
             Ruling::Unknown => {
