@@ -4,11 +4,14 @@
 //! - [`host`]: the daemon, the tenants, the proxy and its clients; [`calls`] and [`said`]: a call of
 //!   every procedure, and what is answered;
 //! - [`oracle`]: the verdicts of libvirt's own access driver; [`tenants`]: each sees its own;
-//!   [`attacks`]: what a tenant tries on another.
+//!   [`attacks`]: what a tenant tries on another; [`leases`]: of a network that they share;
+//!   [`quotas`]: what a tenant may use in total.
 
 mod attacks;
 mod calls;
 mod host;
+mod leases;
 mod oracle;
+mod quotas;
 mod said;
 mod tenants;

@@ -22,6 +22,7 @@ script!(CLOSE_CALLBACK, "close_callback.py");
 script!(CONSOLE, "console.py");
 script!(DESCRIPTORS, "descriptors.py");
 script!(EVENTS, "events.py");
+script!(FILL, "fill.py");
 script!(HALTED_DOWNLOADS, "halted_downloads.py");
 script!(LISTS, "lists.py");
 script!(OUTSTANDING, "outstanding.py");
