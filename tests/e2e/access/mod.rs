@@ -5,7 +5,8 @@
 //!   every procedure, and what is answered;
 //! - [`oracle`]: the verdicts of libvirt's own access driver; [`tenants`]: each sees its own;
 //!   [`attacks`]: what a tenant tries on another; [`leases`]: of a network that they share;
-//!   [`quotas`]: what a tenant may use in total.
+//!   [`quotas`]: what a tenant may use in total; [`turns`]: calls that are counted
+//!   one after the other.
 
 mod attacks;
 mod calls;
@@ -15,3 +16,4 @@ mod oracle;
 mod quotas;
 mod said;
 mod tenants;
+mod turns;
