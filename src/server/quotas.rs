@@ -205,3 +205,125 @@ impl Drop for Claimed {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is the failed test")]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::session::access::quota::amount::{Amount, Claim, Thing};
+
+    fn acquire<'a>(
+        quotas: &'a Quotas,
+        identities: &[&str],
+    ) -> impl Future<Output = Turn> + use<'a> {
+        let identities = identities.iter().map(|&it| it.into()).collect();
+        quotas.acquire("/run/daemon".into(), identities)
+    }
+
+    fn poll<T>(future: impl Future<Output = T> + Unpin) -> Option<T> {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }
+    }
+
+    fn a_domain(name: &str) -> Claims {
+        let mut claims = Claims::default();
+        claims.add(Claim {
+            thing: Thing::Domain {
+                uuid: None,
+                name: Some(name.into()),
+            },
+            amount: Amount {
+                domains: 1,
+                ..Amount::default()
+            },
+        });
+        claims
+    }
+
+    fn domains(quotas: &Quotas, identity: &str) -> u64 {
+        let turn = poll(Box::pin(acquire(quotas, &[identity]))).unwrap();
+        let others = turn.others();
+        others
+            .iter()
+            .flat_map(|(_, claims)| claims.iter())
+            .map(|it| it.amount.domains)
+            .sum()
+    }
+
+    #[test]
+    fn turns_come_one_after_the_other_in_the_order_asked() {
+        let quotas = Quotas::default();
+        let first = poll(Box::pin(acquire(&quotas, &["a"]))).unwrap();
+        let mut second = Box::pin(acquire(&quotas, &["a"]));
+        let mut third = Box::pin(acquire(&quotas, &["a"]));
+        assert!(poll(&mut second).is_none() && poll(&mut third).is_none());
+        // Another identity's, and the same before another daemon, have nothing to do with it.
+        assert!(poll(Box::pin(acquire(&quotas, &["b"]))).is_some());
+        let elsewhere = quotas.acquire("/run/other".into(), vec!["a".into()]);
+        assert!(poll(Box::pin(elsewhere)).is_some());
+        drop(first);
+        assert!(poll(&mut third).is_none());
+        let second = poll(&mut second).unwrap();
+        drop(second);
+        assert!(poll(&mut third).is_some());
+    }
+
+    #[test]
+    fn who_waits_no_more_is_not_waited_for() {
+        let quotas = Quotas::default();
+        let first = poll(Box::pin(acquire(&quotas, &["a"]))).unwrap();
+        let mut second = Box::pin(acquire(&quotas, &["a", "b"]));
+        assert!(poll(&mut second).is_none());
+        drop(second);
+        drop(first);
+        assert!(poll(Box::pin(acquire(&quotas, &["a", "b"]))).is_some());
+    }
+
+    #[test]
+    fn claims_are_seen_by_the_next_until_they_are_known() {
+        let quotas = Quotas::default();
+        let turn = poll(Box::pin(acquire(&quotas, &["a", "b"]))).unwrap();
+        let claimed = turn.claim(vec![("a".into(), a_domain("x"))]);
+        // The turn is over.
+        assert_eq!((domains(&quotas, "a"), domains(&quotas, "b")), (1, 0));
+        claimed.into_iter().for_each(Claimed::known);
+        assert_eq!(domains(&quotas, "a"), 0);
+    }
+
+    #[test]
+    fn claims_that_nobody_releases_stay_for_a_while() {
+        let quotas = Quotas::default();
+        for _ in 0..3 {
+            let turn = poll(Box::pin(acquire(&quotas, &["a"]))).unwrap();
+            drop(turn.claim(vec![("a".into(), a_domain("x"))]));
+        }
+        // The same thing three times.
+        assert_eq!(domains(&quotas, "a"), 1);
+        let account = quotas.account(Key {
+            daemon: "/run/daemon".into(),
+            identity: "a".into(),
+        });
+        assert_eq!(lock(&account.claims).entries.len(), 1);
+        assert!(!account.claimed(Instant::now() + GRACE / 2).is_empty());
+        assert!(account.claimed(Instant::now() + GRACE).is_empty());
+    }
+
+    #[test]
+    fn accounts_that_nobody_uses_are_forgotten() {
+        let quotas = Quotas::default();
+        let kept = poll(Box::pin(acquire(&quotas, &["kept"]))).unwrap();
+        let turn = poll(Box::pin(acquire(&quotas, &["claimed"]))).unwrap();
+        let claimed = turn.claim(vec![("claimed".into(), a_domain("x"))]);
+        for identity in ["a", "b"] {
+            drop(poll(Box::pin(acquire(&quotas, &[identity]))).unwrap());
+        }
+        assert_eq!(lock(&quotas.accounts).len(), 3);
+        drop((kept, claimed));
+    }
+}

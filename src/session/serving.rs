@@ -386,7 +386,7 @@ impl Session {
         if header.kind == MessageType::REPLY_WITH_FDS && !serving.descriptors {
             let called = match &mut serving.access {
                 None => Some(call.header()),
-                Some(access) => access.original(&call),
+                Some(access) => access.original(&call, &mut self.actions),
             };
             if let Some(called) = called {
                 self.refuse(called, &Fault::no_descriptors());
