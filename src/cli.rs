@@ -20,8 +20,9 @@ const USAGE: u8 = 2;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  ended as told, or idle for the time given by --timeout; `check`: no errors;
-     `explain`: there is a route
-  1  could not start, or the policy has errors; `explain`: there is no route
+     `explain`: there is a route, and what was asked is allowed
+  1  could not start, or the policy has errors; `explain`: there is no route, or what was
+     asked is refused or depends on what was not said
   2  wrong usage; `check` and `explain`: the file cannot be read";
 
 /// A policy-driven proxy in front of libvirt's driver daemons
@@ -78,8 +79,13 @@ enum Command {
     },
     /// Print the JSON schema of the policy file
     Schema,
-    /// Tell which route serves a client and URI
+    /// Tell which route serves a client and URI, and what it may do there
     Explain {
+        /// What the client might do: a permission (domain:start) or procedure (DOMAIN_CREATE), an
+        /// object (NAME, POOL/VOLUME, NETWORK/PORT-UUID), and what else is known of it
+        /// (owner=NAME, uuid=UUID, flags=NUMBER)
+        #[arg(value_name = "CALL")]
+        call: Vec<String>,
         /// URI as the client names it to the daemon, empty for none
         #[arg(long)]
         uri: String,
