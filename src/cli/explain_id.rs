@@ -32,13 +32,9 @@ struct Explanation {
     advice: String,
 }
 
-/// Takes the argument for an id.
-pub(super) fn parse(text: &str) -> Result<String, String> {
-    if search::is_id(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("the id of a refusal is like 1f2e3d4c-5-1".to_owned())
-    }
+/// Whether the argument is the id of a refusal, such as `1f2e3d4c-5-1`.
+pub(super) fn is_id(text: &str) -> bool {
+    search::is_id(text)
 }
 
 /// Tells what is known of the refusal with this id.
