@@ -74,7 +74,7 @@ impl Named {
         }
     }
 
-    fn of(class: Class) -> Self {
+    pub(super) fn of(class: Class) -> Self {
         Self {
             class,
             name: None,
@@ -89,7 +89,7 @@ impl Named {
         }
     }
 
-    fn called(class: Class, name: &str) -> Self {
+    pub(super) fn called(class: Class, name: &str) -> Self {
         Self {
             name: Some(name.to_owned()),
             ..Self::of(class)

@@ -14,6 +14,7 @@ use super::stand_in::{StandIn, Texts};
 use super::subject::{Asked, Resolved, View};
 use super::{Class, old_list::OldList};
 use crate::policy::access::{Allowed, Denial, Need, Permission, RuleId, Ruling, Subject, needs};
+use crate::policy::guard;
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::{Object, Uuid};
 use crate::protocol::payload::{self, Found, Payload};
@@ -460,6 +461,9 @@ impl<'a> Case<'a> {
             progress.records.push(refusal);
         }
         let rule = self.check_guards(permission, subject, &allowed, progress)?;
+        if guard::has_content(self.program, self.row.number) {
+            self.check_references(permission, rule, progress)?;
+        }
         if progress.granted.is_none() && self.view.table.records(permission) {
             progress.granted = Some(granted(permission, subject, rule));
         }

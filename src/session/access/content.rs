@@ -153,7 +153,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn unreadable(&self, why: &impl ToString) -> Stop {
+    pub(super) fn unreadable(&self, why: &impl ToString) -> Stop {
         let class = self
             .row
             .acl

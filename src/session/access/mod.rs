@@ -5,7 +5,7 @@
 //! the call goes on, is refused, or is made on an object that does not exist. Replies and events
 //! leave out what the client may not see.
 //!
-//! - `case`, `content`: the judgement of one call.
+//! - `case`, `content`, `reference`: the judgement of one call.
 //! - `subject`: objects with what is proven of them.
 //! - `question`, `questions`: what is asked of the daemon.
 //! - `knowledge`: what has been learned and still holds.
@@ -28,6 +28,7 @@ mod question;
 mod questions;
 pub mod quota;
 mod redaction;
+mod reference;
 pub mod refusal;
 mod registration;
 mod reply;
