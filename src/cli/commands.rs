@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use virtproxyd::policy::explain::{Explanation, Outcome};
+use virtproxyd::policy::explain::{Ask, Explanation, Outcome, Verdict};
 use virtproxyd::policy::model::{Listener, Policy};
 use virtproxyd::policy::{self, Report};
 use virtproxyd::server::{self, Source};
@@ -24,13 +24,7 @@ pub(super) fn run(command: Command) -> ExitCode {
         Command::Passwd(passwd) => passwd.run(),
         Command::Schema => show(policy::schema(), ExitCode::SUCCESS),
         Command::Explain {
-            id: Some(id),
-            config,
-            format,
-            ..
-        } => explain_id::run(&id, &Source::new(config), format),
-        Command::Explain {
-            id: None,
+            call,
             uri,
             client,
             listener,
@@ -38,8 +32,24 @@ pub(super) fn run(command: Command) -> ExitCode {
             format,
         } => {
             let source = Source::new(config);
-            let uri = uri.unwrap_or_default();
-            match explain(&source, &uri, client.as_deref(), listener.as_deref()) {
+            if let [id] = &call[..]
+                && explain_id::is_id(id)
+            {
+                if uri.is_some() || client.is_some() || listener.is_some() {
+                    return refuse(
+                        "--uri, --as and --listener: the records of a refusal have them",
+                    );
+                }
+                return explain_id::run(id, &source, format);
+            }
+            let Some(uri) = uri else {
+                return refuse("--uri is needed: the URI as the client names it, empty for none");
+            };
+            let ask = match parse_call(&call) {
+                Ok(ask) => ask,
+                Err(error) => return refuse(&error),
+            };
+            match explain(&source, &uri, client.as_deref(), listener.as_deref(), ask) {
                 Ok(explanation) => print_explanation(&explanation, format),
                 Err(code) => code,
             }
@@ -79,12 +89,27 @@ fn explain(
     uri: &str,
     client: Option<&str>,
     listener: Option<&str>,
+    ask: Option<Ask>,
 ) -> Result<Explanation, ExitCode> {
     let contents = source.read().map_err(told(USAGE))?;
     let policy = contents.load().map_err(told(1))?.policy;
     let listener = find_listener(&policy, listener).map_err(|error| refuse(&error))?;
     let facts = client::facts(client, listener).map_err(|error| refuse(&error))?;
-    Ok(policy.explain(&facts, uri))
+    let mut explanation = policy.explain(&facts, uri);
+    explanation.access = ask.map(|ask| policy.explain_access(&facts, &ask));
+    Ok(explanation)
+}
+
+/// The words of a call, which may come as one argument or as several.
+fn parse_call(words: &[String]) -> Result<Option<Ask>, String> {
+    if words.is_empty() {
+        return Ok(None);
+    }
+    let ask = words.join(" ").parse::<Ask>();
+    ask.map(Some).map_err(|error| match &error.help {
+        Some(help) => format!("{error}: {help}"),
+        None => error.to_string(),
+    })
 }
 
 /// Tells a report, and gives the exit code back.
@@ -108,9 +133,10 @@ fn find_listener<'a>(policy: &'a Policy, name: Option<&str>) -> Result<&'a Liste
 }
 
 fn print_explanation(explanation: &Explanation, format: Format) -> ExitCode {
-    let code = match explanation.asked.outcome {
-        Outcome::NoRoute => ExitCode::FAILURE,
-        Outcome::Open(_) | Outcome::Probe(_) => ExitCode::SUCCESS,
+    let verdict = explanation.access.as_ref().map(|access| access.verdict);
+    let code = match (&explanation.asked.outcome, verdict) {
+        (Outcome::Open(_) | Outcome::Probe(_), None | Some(Verdict::Allowed)) => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     };
     match format {
         Format::Human => show(explanation, code),

@@ -10,6 +10,7 @@ use virtproxyd::protocol::object::Class;
 use virtproxyd::server::Source;
 use virtproxyd::server::audit::entry::{Cause, Client, Entry, Plain, Verdict};
 use virtproxyd::server::audit::search;
+pub(super) use virtproxyd::server::audit::search::is_id;
 
 use super::commands::{show, told};
 use super::{Format, USAGE};
@@ -30,15 +31,6 @@ struct Explanation {
     allowing: Vec<usize>,
     /// What would allow it.
     advice: String,
-}
-
-/// Takes the argument for an id.
-pub(super) fn parse(text: &str) -> Result<String, String> {
-    if search::is_id(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("the id of a refusal is like 1f2e3d4c-5-1".to_owned())
-    }
 }
 
 /// Tells what is known of the refusal with this id.

@@ -11,17 +11,22 @@ use std::fmt;
 use std::marker::PhantomData;
 
 mod access;
+mod self_tests;
 
 pub(super) use access::{
     Access, AccessRule, AccessSettings, AnyNumber, Audit, FolderPath, ForbidWord, Guards, Max,
     Mode as AccessMode, On, PermissionText, Quota, Size, Stamp, UsageType, UuidText, Who,
 };
 
+pub(super) use self_tests::{As, CallText, SelfTest};
+
 /// Listeners, upstreams or identities of one file: far beyond use, and keeps checks that compare
 /// each with each quick.
 const MAX_ENTRIES: usize = 1024;
 /// Routes of one file; every `CONNECT_OPEN` walks them.
 const MAX_ROUTES: usize = 4096;
+/// Tests of one file.
+const MAX_TESTS: usize = 1024;
 /// Elements of a list of names or patterns.
 const MAX_LIST: usize = 256;
 
@@ -61,6 +66,10 @@ pub(super) struct File {
     /// Who may do what. Default: whoever is routed may do everything.
     #[schemars(with = "Option<Access>")]
     pub(super) access: Option<Lenient<Access>>,
+    /// What clients can and cannot do. A policy whose tests fail is not put in force.
+    #[serde(default)]
+    #[schemars(with = "Vec<SelfTest>", length(max = MAX_TESTS))]
+    pub(super) tests: Vec<Lenient<SelfTest>>,
 }
 
 impl File {

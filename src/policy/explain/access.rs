@@ -22,7 +22,9 @@ pub struct AccessExplanation {
     pub asked: String,
     /// The answer.
     pub verdict: Verdict,
-    /// How it comes about; empty where there are no rules.
+    /// The policy has no access rules: whoever is routed may do everything.
+    pub unrestricted: bool,
+    /// How it comes about.
     pub permissions: Vec<PermissionVerdict>,
     /// The connection is read-only: whatever the rules allow, the daemon refuses changes.
     pub readonly: bool,
@@ -81,6 +83,15 @@ pub enum Role {
     Reply,
 }
 
+impl AccessExplanation {
+    /// The permission that the answer rests on: the first with that answer.
+    #[must_use]
+    pub fn deciding(&self) -> Option<&PermissionVerdict> {
+        let mut counted = self.permissions.iter().filter(|it| it.counts());
+        counted.find(|it| it.verdict == self.verdict)
+    }
+}
+
 impl Policy {
     /// Explains what the access rules say of one call of a client.
     #[must_use]
@@ -88,6 +99,7 @@ impl Policy {
         let mut explanation = AccessExplanation {
             asked: ask.text().to_owned(),
             verdict: Verdict::Allowed,
+            unrestricted: self.rules().is_none(),
             permissions: Vec::new(),
             readonly: facts.readonly,
         };
@@ -109,8 +121,12 @@ impl Policy {
 
 /// What the answers on all permissions come to.
 fn together(permissions: &[PermissionVerdict]) -> Verdict {
-    let counts = |it: &&PermissionVerdict| !matches!(it.role, Role::CallWith(_) | Role::Reply);
-    let counted = || permissions.iter().filter(counts).map(|it| it.verdict);
+    let counted = || {
+        permissions
+            .iter()
+            .filter(|it| it.counts())
+            .map(|it| it.verdict)
+    };
     if counted().any(|verdict| verdict == Verdict::Refused) {
         Verdict::Refused
     } else if counted().any(|verdict| verdict == Verdict::Depends) {
@@ -242,28 +258,38 @@ fn shown(condition: &Condition) -> String {
 impl fmt::Display for AccessExplanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "access: {}", quoted(&self.asked))?;
-        if self.permissions.is_empty() {
+        if self.unrestricted {
+            writeln!(
+                f,
+                "  there are no access rules: whoever is routed may do everything"
+            )?;
+        } else if self.permissions.is_empty() {
             writeln!(f, "  no permission is needed")?;
         }
         for permission in &self.permissions {
             permission.fmt(f)?;
         }
-        let in_shadow = |it: &PermissionVerdict| it.shadow && it.verdict == Verdict::Refused;
+        let refusals = self.permissions.iter().filter(|it| it.counts());
+        let mut refusals = refusals.filter(|it| it.verdict == Verdict::Refused);
         match self.verdict {
             Verdict::Allowed if self.readonly => writeln!(
                 f,
                 "  => allowed; but on this read-only connection the daemon refuses all changes"
             ),
             Verdict::Allowed => writeln!(f, "  => allowed"),
-            Verdict::Refused if self.permissions.iter().any(in_shadow) => {
-                writeln!(
-                    f,
-                    "  => would be refused, and is only recorded: the rules are in shadow"
-                )
+            Verdict::Refused if refusals.all(|it| it.shadow) => {
+                writeln!(f, "  => allowed in shadow: the refusal is recorded only")
             }
             Verdict::Refused => writeln!(f, "  => refused"),
             Verdict::Depends => writeln!(f, "  => it depends"),
         }
+    }
+}
+
+impl PermissionVerdict {
+    /// Whether the answer on the call depends on it.
+    fn counts(&self) -> bool {
+        !matches!(self.role, Role::CallWith(_) | Role::Reply)
     }
 }
 

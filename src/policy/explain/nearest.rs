@@ -31,8 +31,8 @@ impl fmt::Display for Nearest {
     }
 }
 
-/// The allowing rule with the fewest conditions unmet; of several, one that names the permission,
-/// then one that is for the client, then the first.
+/// The allowing rule with the fewest conditions unmet; of several, one that is for the client, then
+/// one that names the permission, then the first.
 pub(super) fn nearest(
     policy: &Policy,
     rules: &Rules,
@@ -46,7 +46,7 @@ pub(super) fn nearest(
         let served = rule.serves(identities);
         let tests = failing(rule, permission, subject);
         let count = tests.len() + usize::from(!named) + usize::from(!served);
-        ((count, !named, !served), rule, tests)
+        ((count, !served, !named), rule, tests)
     });
     let (_, rule, tests) = measured.min_by_key(|(distance, ..)| *distance)?;
     let mut unmet = Vec::new();
