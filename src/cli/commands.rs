@@ -32,20 +32,22 @@ pub(super) fn run(command: Command) -> ExitCode {
             format,
         } => {
             let source = Source::new(config);
-            if let [id] = call.as_slice()
+            if let [id] = &call[..]
                 && explain_id::is_id(id)
             {
                 if uri.is_some() || client.is_some() || listener.is_some() {
-                    return refuse("the id of a refusal says all of who asked for what");
+                    return refuse(
+                        "--uri, --as and --listener: the records of a refusal have them",
+                    );
                 }
                 return explain_id::run(id, &source, format);
             }
+            let Some(uri) = uri else {
+                return refuse("--uri is needed: the URI as the client names it, empty for none");
+            };
             let ask = match parse_call(&call) {
                 Ok(ask) => ask,
                 Err(error) => return refuse(&error),
-            };
-            let Some(uri) = uri else {
-                return refuse("--uri is missing: which URI does the client ask for?");
             };
             match explain(&source, &uri, client.as_deref(), listener.as_deref(), ask) {
                 Ok(explanation) => print_explanation(&explanation, format),

@@ -10,6 +10,7 @@ use virtproxyd::protocol::object::Class;
 use virtproxyd::server::Source;
 use virtproxyd::server::audit::entry::{Cause, Client, Entry, Plain, Verdict};
 use virtproxyd::server::audit::search;
+pub(super) use virtproxyd::server::audit::search::is_id;
 
 use super::commands::{show, told};
 use super::{Format, USAGE};
@@ -30,11 +31,6 @@ struct Explanation {
     allowing: Vec<usize>,
     /// What would allow it.
     advice: String,
-}
-
-/// Whether the argument is the id of a refusal, such as `1f2e3d4c-5-1`.
-pub(super) fn is_id(text: &str) -> bool {
-    search::is_id(text)
 }
 
 /// Tells what is known of the refusal with this id.

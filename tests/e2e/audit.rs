@@ -197,7 +197,14 @@ fn a_refusal_is_found_by_the_id_that_the_client_was_told() {
         error.contains("no record of refusal 00000000-1-1: looked in "),
         "{error}"
     );
-    assert_eq!(host.explain(&["no-id"]).status.code(), Some(2));
+    // The record says who it was, so that nobody else can be asked about with it.
+    for wrong in [
+        &["no-id"][..],
+        &[&id, "--as", "user=ann"],
+        &["domain:start"],
+    ] {
+        assert_eq!(host.explain(wrong).status.code(), Some(2), "{wrong:?}");
+    }
 }
 
 #[test]
