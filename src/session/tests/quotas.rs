@@ -517,6 +517,11 @@ fn a_new_name_that_counts_is_counted() {
     rig.exceeds(&mut host, &rename(1), text);
     host.domains[3].defined = (2, 64);
     rig.passes(&mut host, &rename(2));
+    host.domains[3].running = Some((2, 64));
+    rig.router.generation += 1;
+    rig.router.access = table("running: 1", "", &format!("{RULES}{lab}"));
+    let text = "quota of acme: running domains: limit 1, in use 1, this call adds 1";
+    rig.exceeds(&mut host, &rename(3), text);
 }
 
 fn host_domain(name: &'static str, number: u8) -> Object<'static> {
