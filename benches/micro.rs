@@ -11,11 +11,13 @@ use std::sync::Arc;
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use virtproxyd::policy::{self, facts::ClientFacts};
+use virtproxyd::policy;
+use virtproxyd::policy::access::{Permission, Subject};
+use virtproxyd::policy::facts::{ClientFacts, UnixFacts};
 use virtproxyd::protocol::frame::{self, Next};
 use virtproxyd::protocol::header::{Header, Procedure, Program, Serial};
 use virtproxyd::protocol::limits::FRAME_MAX;
-use virtproxyd::protocol::object::{Object, Uuid};
+use virtproxyd::protocol::object::{Class, Object, Uuid};
 use virtproxyd::protocol::payload::{self, Payload};
 use virtproxyd::protocol::table::{self, ProcedureInfo, remote};
 use virtproxyd::protocol::xdr::{Reader, Writer};
@@ -182,4 +184,95 @@ fn route_decision(bencher: Bencher<'_, '_>, routes: usize) {
     };
     let uri = format!("qemu:///system?host=host-{}", routes - 1);
     bencher.bench_local(|| loaded.policy.route(black_box(&facts), black_box(&uri)));
+}
+
+/// A policy of 200 tenants with five rules each.
+fn tenants_text() -> String {
+    let mut text = "version: 1\n\
+         listeners:\n  main: { unix: /run/a/sock, mode: \"0660\" }\n\
+         upstreams:\n  daemon: { unix: /run/b/sock }\n\
+         routes:\n  - { uri: \"qemu:///system\", upstream: daemon }\n\
+         identities:\n"
+        .to_owned();
+    for number in 0..200 {
+        _ = writeln!(
+            text,
+            "  t{number}: {{ any: [ {{ x509: {{ o: Tenant {number}, cn: \"*.t{number}.example\" }} }}, \
+             {{ unix: {{ user: \"t{number}-*\" }} }} ] }}"
+        );
+    }
+    text.push_str("access:\n");
+    for number in 0..200 {
+        _ = write!(
+            text,
+            "  - who: t{number}
+    allow: [owner, connect:search_networks]
+    on: {{ domain: [ {{ name: \"t{number}-*\" }}, {{ owner: t{number} }} ] }}
+    guards: {{ host_paths: [/srv/t{number}], networks: [t{number}-net], forbid: [hostdev, qemu-namespace, monitor-command] }}
+  - {{ who: t{number}, allow: [volume-owner], on: {{ storage_vol: {{ pool: t{number} }}, storage_pool: {{ name: t{number} }} }}, guards: {{ host_paths: [/srv/t{number}] }} }}
+  - {{ who: t{number}, allow: [network:getattr, network:read], on: {{ network: {{ name: t{number}-net }} }} }}
+  - {{ who: t{number}, allow: [\"secret:*\"], on: {{ secret: {{ usage: \"/srv/t{number}/*\" }} }} }}
+  - {{ who: t{number}, deny: [domain:core_dump, domain:mem_read], on: {{ domain: {{ name: \"t{number}-db*\" }} }} }}
+"
+        );
+    }
+    text
+}
+
+/// 1,000 rules and 200 identities.
+#[divan::bench]
+fn access_compile(bencher: Bencher<'_, '_>) {
+    let text = tenants_text();
+    let loaded = policy::load("routes.yaml", &text, &|_| None).unwrap();
+    assert!(
+        loaded.warnings.is_empty(),
+        "{}",
+        loaded.warnings.render_human(false)
+    );
+    bencher.bench_local(|| policy::load("routes.yaml", black_box(&text), &|_| None).is_ok());
+}
+
+fn tenant() -> ClientFacts {
+    ClientFacts {
+        listener: Arc::from("main"),
+        unix: Some(UnixFacts {
+            user: Some("t150-ci".into()),
+            ..UnixFacts::default()
+        }),
+        ..ClientFacts::default()
+    }
+}
+
+/// The table of a client whose identities have come before.
+#[divan::bench]
+fn access_table(bencher: Bencher<'_, '_>) {
+    let policy = policy::load("routes.yaml", &tenants_text(), &|_| None)
+        .unwrap()
+        .policy;
+    let facts = tenant();
+    bencher.bench_local(|| policy.access(black_box(&facts)));
+}
+
+#[divan::bench]
+fn access_gate(bencher: Bencher<'_, '_>) {
+    let policy = policy::load("routes.yaml", &tenants_text(), &|_| None)
+        .unwrap()
+        .policy;
+    let table = policy.access(&tenant());
+    bencher.bench_local(|| table.gate(Program::REMOTE, black_box(remote::DOMAIN_CREATE)));
+}
+
+/// One permission on a domain whose name is known.
+#[divan::bench]
+fn access_decision(bencher: Bencher<'_, '_>) {
+    let policy = policy::load("routes.yaml", &tenants_text(), &|_| None)
+        .unwrap()
+        .policy;
+    let table = policy.access(&tenant());
+    let start = Permission::find(Class::Domain, "start").unwrap();
+    let subject = Subject {
+        name: Some("t150-web1"),
+        ..Subject::of(Class::Domain)
+    };
+    bencher.bench_local(|| table.decide(black_box(start), black_box(&subject)));
 }

@@ -55,6 +55,11 @@ fn session() {
 }
 
 #[test]
+fn content() {
+    over_seeds("content", bodies::content);
+}
+
+#[test]
 fn policy_text() {
     over_seeds("policy_text", bodies::policy_text);
 }
@@ -68,6 +73,50 @@ const OPENED: [u8; 31] = [
     5, 1, 0, 0, // CONNECT_SUPPORTS_FEATURE: yes
     5, 1, 0, 0, // CONNECT_OPEN: good
     5, 1, 0, 0, // CONNECT_SET_IDENTITY: good
+];
+
+/// What documents are made of at random.
+const PIECES: [&str; 40] = [
+    "<name>",
+    "</name>",
+    "<name>b</name>",
+    "<uuid>",
+    "</uuid>",
+    "<metadata>",
+    "</metadata>",
+    "<metadata/>",
+    "<metadata a='/>'>",
+    "<metadata\n/>",
+    "<!--",
+    "-->",
+    "<![CDATA[",
+    "]]>",
+    "&#10;",
+    "&amp;",
+    "&x;",
+    "\r\n",
+    "\r",
+    " ",
+    "'",
+    "\"",
+    ">",
+    "<",
+    "a",
+    "/etc/x",
+    "/srv/acme/x",
+    "<v:owner xmlns:v='https://virtproxyd.org/xmlns/owner/1'>",
+    "</v:owner>",
+    "<n:i xmlns:n='urn:nova'>",
+    "</n:i>",
+    "<owner><project uuid='a'/></owner>",
+    "<devices>",
+    "</devices>",
+    "<disk>",
+    "</disk>",
+    "<source file='/srv/acme/x'/>",
+    "<source dev='/dev/sda'/>",
+    " xmlns:x='urn:x'",
+    " x:file='a'",
 ];
 
 proptest! {
@@ -86,6 +135,21 @@ proptest! {
     #[test]
     fn any_bytes_are_frames_or_an_error(bytes in vec(any::<u8>(), 0..200)) {
         bodies::frame_reader(&bytes);
+    }
+
+    #[test]
+    fn any_arguments_are_checked_or_refused(bytes in vec(any::<u8>(), 0..200)) {
+        bodies::content(&bytes);
+    }
+
+    #[test]
+    fn any_document_is_checked_or_refused(
+        pieces in vec(proptest::sample::select(&PIECES[..]), 0..12),
+    ) {
+        let inner = pieces.concat();
+        bodies::content(format!("<domain><name>a</name>{inner}</domain>").as_bytes());
+        bodies::content(format!("<domain><name>{inner}</name></domain>").as_bytes());
+        bodies::content(format!("<domain {inner}><name>a</name></domain>").as_bytes());
     }
 
     #[test]

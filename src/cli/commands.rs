@@ -6,12 +6,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use virtproxyd::policy::explain::{Explanation, Outcome};
+use virtproxyd::policy::explain::{Ask, Explanation, Outcome, Verdict};
 use virtproxyd::policy::model::{Listener, Policy};
 use virtproxyd::policy::{self, Report};
 use virtproxyd::server::{self, Source};
 
-use super::{Command, Format, USAGE, client, refuse};
+use super::{Command, Format, USAGE, client, explain_id, refuse};
 
 /// Runs a command.
 pub(super) fn run(command: Command) -> ExitCode {
@@ -24,6 +24,7 @@ pub(super) fn run(command: Command) -> ExitCode {
         Command::Passwd(passwd) => passwd.run(),
         Command::Schema => show(policy::schema(), ExitCode::SUCCESS),
         Command::Explain {
+            call,
             uri,
             client,
             listener,
@@ -31,7 +32,22 @@ pub(super) fn run(command: Command) -> ExitCode {
             format,
         } => {
             let source = Source::new(config);
-            match explain(&source, &uri, client.as_deref(), listener.as_deref()) {
+            if let [id] = call.as_slice()
+                && explain_id::is_id(id)
+            {
+                if uri.is_some() || client.is_some() || listener.is_some() {
+                    return refuse("the id of a refusal says all of who asked for what");
+                }
+                return explain_id::run(id, &source, format);
+            }
+            let ask = match parse_call(&call) {
+                Ok(ask) => ask,
+                Err(error) => return refuse(&error),
+            };
+            let Some(uri) = uri else {
+                return refuse("--uri is missing: which URI does the client ask for?");
+            };
+            match explain(&source, &uri, client.as_deref(), listener.as_deref(), ask) {
                 Ok(explanation) => print_explanation(&explanation, format),
                 Err(code) => code,
             }
@@ -71,18 +87,35 @@ fn explain(
     uri: &str,
     client: Option<&str>,
     listener: Option<&str>,
+    ask: Option<Ask>,
 ) -> Result<Explanation, ExitCode> {
-    let told = |code: u8| {
-        move |report: Report| {
-            eprint!("{}", report.render_human(io::stderr().is_terminal()));
-            ExitCode::from(code)
-        }
-    };
     let contents = source.read().map_err(told(USAGE))?;
     let policy = contents.load().map_err(told(1))?.policy;
     let listener = find_listener(&policy, listener).map_err(|error| refuse(&error))?;
     let facts = client::facts(client, listener).map_err(|error| refuse(&error))?;
-    Ok(policy.explain(&facts, uri))
+    let mut explanation = policy.explain(&facts, uri);
+    explanation.access = ask.map(|ask| policy.explain_access(&facts, &ask));
+    Ok(explanation)
+}
+
+/// The words of a call, which may come as one argument or as several.
+fn parse_call(words: &[String]) -> Result<Option<Ask>, String> {
+    if words.is_empty() {
+        return Ok(None);
+    }
+    let ask = words.join(" ").parse::<Ask>();
+    ask.map(Some).map_err(|error| match &error.help {
+        Some(help) => format!("{error}: {help}"),
+        None => error.to_string(),
+    })
+}
+
+/// Tells a report, and gives the exit code back.
+pub(super) fn told(code: u8) -> impl Fn(Report) -> ExitCode {
+    move |report| {
+        eprint!("{}", report.render_human(io::stderr().is_terminal()));
+        ExitCode::from(code)
+    }
 }
 
 fn find_listener<'a>(policy: &'a Policy, name: Option<&str>) -> Result<&'a Listener, String> {
@@ -98,9 +131,10 @@ fn find_listener<'a>(policy: &'a Policy, name: Option<&str>) -> Result<&'a Liste
 }
 
 fn print_explanation(explanation: &Explanation, format: Format) -> ExitCode {
-    let code = match explanation.asked.outcome {
-        Outcome::NoRoute => ExitCode::FAILURE,
-        Outcome::Open(_) | Outcome::Probe(_) => ExitCode::SUCCESS,
+    let verdict = explanation.access.as_ref().map(|access| access.verdict);
+    let code = match (&explanation.asked.outcome, verdict) {
+        (Outcome::Open(_) | Outcome::Probe(_), None | Some(Verdict::Allowed)) => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     };
     match format {
         Format::Human => show(explanation, code),
@@ -117,7 +151,7 @@ fn in_format(report: &Report, format: Format) -> String {
 
 /// Writes to standard output and passes `code` on. A reader that has seen enough (`| head`) is no
 /// failure; text that is lost otherwise is.
-fn show(text: impl Display, code: ExitCode) -> ExitCode {
+pub(super) fn show(text: impl Display, code: ExitCode) -> ExitCode {
     let mut out = io::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => super::fail(&error),

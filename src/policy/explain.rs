@@ -1,5 +1,13 @@
 //! Why a client and URI are sent where they are: every route in order, with the first reason why
-//! it does not match.
+//! it does not match. And what its access rules say of one call.
+
+mod access;
+mod ask;
+mod nearest;
+
+pub use access::{AccessExplanation, PermissionVerdict, Role, Verdict};
+pub use ask::{Ask, AskError};
+pub use nearest::Nearest;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,6 +31,9 @@ pub struct Explanation {
     pub identities: Vec<Arc<str>>,
     /// What it asks for.
     pub asked: Step,
+    /// What the access rules say of a call of it, if that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<AccessExplanation>,
 }
 
 /// One URI on its way through the table.
@@ -87,6 +98,7 @@ impl Policy {
             client: facts.clone(),
             identities: names.map(|identity| Arc::clone(&identity.name)).collect(),
             asked: self.step(facts, &set, uri),
+            access: None,
         }
     }
 
@@ -218,7 +230,8 @@ impl fmt::Display for Explanation {
             names.join(", ")
         };
         writeln!(f, "\nidentities: {names}")?;
-        self.asked.write(f, 0)
+        self.asked.write(f, 0)?;
+        self.access.iter().try_for_each(|access| access.fmt(f))
     }
 }
 

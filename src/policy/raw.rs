@@ -3,22 +3,30 @@
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
 mod access;
+mod self_tests;
 
 pub(super) use access::{
     Access, AccessRule, AccessSettings, AnyNumber, Audit, FolderPath, ForbidWord, Guards, Max,
     Mode as AccessMode, On, PermissionText, Quota, Size, Stamp, UsageType, UuidText, Who,
 };
 
+pub(super) use self_tests::{As, CallText, SelfTest};
+
 /// Listeners, upstreams or identities of one file: far beyond use, and keeps checks that compare
 /// each with each quick.
 const MAX_ENTRIES: usize = 1024;
 /// Routes of one file; every `CONNECT_OPEN` walks them.
 const MAX_ROUTES: usize = 4096;
+/// Tests of one file.
+const MAX_TESTS: usize = 1024;
 /// Elements of a list of names or patterns.
 const MAX_LIST: usize = 256;
 
@@ -58,6 +66,21 @@ pub(super) struct File {
     /// Who may do what. Default: whoever is routed may do everything.
     #[schemars(with = "Option<Access>")]
     pub(super) access: Option<Lenient<Access>>,
+    /// What clients can and cannot do. A policy whose tests fail is not put in force.
+    #[serde(default)]
+    #[schemars(with = "Vec<SelfTest>", length(max = MAX_TESTS))]
+    pub(super) tests: Vec<Lenient<SelfTest>>,
+}
+
+impl File {
+    /// The file from its tree; `None` if it does not fit. The rules are taken out first, for each
+    /// level of [`Lenient`] builds anew what is below it.
+    pub(super) fn read(mut tree: Value) -> Option<Self> {
+        let access = tree.as_object_mut()?.shift_remove("access");
+        let mut file: Self = serde_json::from_value(tree).ok()?;
+        file.access = access.map(Access::read).map(Lenient);
+        Some(file)
+    }
 }
 
 /// Settings of the daemon as a whole.
@@ -550,15 +573,55 @@ impl<T> OneOrMany<T> {
     }
 }
 
+/// Without a detour over [`Value`]: long lists of rules are full of these.
 impl<'de, T: DeserializeOwned> Deserialize<'de> for OneOrMany<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        let parsed = if value.is_array() {
-            serde_json::from_value(value).map(Self::Many)
-        } else {
-            serde_json::from_value(value).map(Self::One)
-        };
-        parsed.map_err(serde::de::Error::custom)
+        struct OneOrManyVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: DeserializeOwned> Visitor<'de> for OneOrManyVisitor<T> {
+            type Value = OneOrMany<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value or a list")
+            }
+
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
+                one(value)
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
+                one(value)
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
+                one(value)
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
+                one(value)
+            }
+
+            fn visit_string<E: de::Error>(self, value: String) -> Result<Self::Value, E> {
+                one(value)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(OneOrMany::One)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(OneOrMany::Many)
+            }
+        }
+
+        fn one<T: DeserializeOwned, E: de::Error>(
+            value: impl Into<Value>,
+        ) -> Result<OneOrMany<T>, E> {
+            let one = serde_json::from_value(value.into());
+            one.map(OneOrMany::One).map_err(E::custom)
+        }
+
+        deserializer.deserialize_any(OneOrManyVisitor(PhantomData))
     }
 }
 

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
@@ -130,6 +131,16 @@ impl<'a> Document<'a> {
         key.map_or_else(|| self.place_of(node), |key| key.span.clone())
     }
 
+    /// Tells the text from others, see [`Policy::digest`](super::model::Policy::digest).
+    pub(super) fn digest(&self) -> Arc<str> {
+        let digest = ring::digest::digest(&ring::digest::SHA256, self.text.as_bytes());
+        let bytes = digest.as_ref().iter().take(8);
+        bytes
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+            .into()
+    }
+
     /// The source of `span`.
     pub(super) fn source(&self, span: &Range<usize>) -> &'a str {
         self.text.get(span.clone()).unwrap_or_default()
@@ -181,20 +192,18 @@ impl<'a> Document<'a> {
     fn report_duplicates(&self, node: &Node, problems: &mut Vec<Problem>) {
         match &node.data {
             Data::Map(entries) => {
-                let mut seen = std::collections::HashMap::new();
+                let mut seen = Seen::default();
                 for (key, value) in entries {
-                    if let Some(first) = seen.get(key.text.as_str()) {
+                    if let Some(first) = seen.first(key) {
                         problems.push(
                             Problem::error(
                                 "duplicate-key",
                                 Some(key.span.clone()),
                                 format!("{} is there twice", super::report::quoted(&key.text)),
                             )
-                            .related(Range::clone(first), "first here")
+                            .related(first, "first here")
                             .help("remove one of the two"),
                         );
-                    } else {
-                        seen.insert(key.text.as_str(), key.span.clone());
                     }
                     self.report_duplicates(value, problems);
                 }
@@ -206,6 +215,34 @@ impl<'a> Document<'a> {
             }
             _ => {}
         }
+    }
+}
+
+/// The keys of a mapping so far: few are compared one by one, many hashed.
+#[derive(Default)]
+struct Seen<'a> {
+    few: Vec<&'a Key>,
+    many: std::collections::HashMap<&'a str, &'a Key>,
+}
+
+impl<'a> Seen<'a> {
+    const FEW: usize = 16;
+
+    /// Where the key was before, if it was.
+    fn first(&mut self, key: &'a Key) -> Option<Range<usize>> {
+        let mut few = self.few.iter();
+        let first = few
+            .find(|seen| seen.text == key.text)
+            .or_else(|| self.many.get(key.text.as_str()));
+        if let Some(first) = first {
+            return Some(first.span.clone());
+        }
+        if self.few.len() < Self::FEW {
+            self.few.push(key);
+        } else {
+            self.many.insert(&key.text, key);
+        }
+        None
     }
 }
 
@@ -221,11 +258,15 @@ impl Pointer {
 
     /// The value of `key` in the mapping that is here.
     pub(super) fn key(&self, key: &str) -> Self {
-        Self(format!(
-            "{}/{}",
-            self.0,
-            key.replace('~', "~0").replace('/', "~1")
-        ))
+        let mut text = String::with_capacity(self.0.len() + 1 + key.len());
+        text.push_str(&self.0);
+        text.push('/');
+        if key.contains(['~', '/']) {
+            text.push_str(&key.replace('~', "~0").replace('/', "~1"));
+        } else {
+            text.push_str(key);
+        }
+        Self(text)
     }
 
     /// Element `index`, from 0, of the list that is here.

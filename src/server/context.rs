@@ -30,7 +30,7 @@ pub(crate) struct Context {
     pub(crate) polkit: Polkit,
     /// The certificates and passwords in force.
     pub(crate) certificates: CertificateStore,
-    /// Writes what was decided.
+    /// Takes the records of what was decided.
     pub(crate) audit: Audit,
     /// Whose calls are being counted.
     pub(crate) quotas: Quotas,
@@ -40,7 +40,12 @@ pub(crate) struct Context {
 
 impl Context {
     /// Of a daemon that starts with this policy, which was read from `origin`.
-    pub(crate) fn new(origin: String, policy: Policy, certificates: Certificates) -> Self {
+    pub(crate) fn new(
+        origin: String,
+        policy: Policy,
+        certificates: Certificates,
+        audit: Audit,
+    ) -> Self {
         let max_unauthenticated = policy.daemon.max_unauthenticated;
         Self {
             clients: Clients::new(policy.daemon.max_clients),
@@ -50,7 +55,7 @@ impl Context {
             lookups: Lookups::default(),
             polkit: Polkit::new(polkit::Settings::default()),
             certificates: CertificateStore::new(certificates),
-            audit: Audit::new(),
+            audit,
             quotas: Quotas::default(),
             unauthenticated: UnauthenticatedByKind {
                 local: Unauthenticated::new(max_unauthenticated),

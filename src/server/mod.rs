@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 mod accept;
 mod access;
 mod activation;
-mod audit;
+pub mod audit;
 pub mod auth;
 mod clients;
 mod connection;
@@ -63,6 +63,7 @@ mod upstream;
 mod watchdog;
 mod workers;
 
+use audit::Audit;
 use context::Context;
 use drain::Drained;
 use file_watch::FileWatch;
@@ -237,9 +238,11 @@ impl Daemon {
             policy,
             groups,
             certificates,
+            sinks,
         } = candidate;
         let count = policy.daemon.workers.unwrap_or_else(available_cores);
-        let ctx = Arc::new(Context::new(origin, policy, certificates));
+        let audit = Audit::start(sinks)?;
+        let ctx = Arc::new(Context::new(origin, policy, certificates, audit));
         let workers = Arc::new(Workers::start(count, &ctx)?);
         let mut listeners = Listeners::new(Arc::clone(&ctx), Arc::clone(&workers), inherited)?;
         let stage = listeners.stage(&ctx.policy.load().policy, &groups)?;
@@ -277,6 +280,8 @@ impl Daemon {
                 () = &mut idle => break "no client for long enough",
                 _ = signals.reload.recv() => {
                     tracing::info!("reload requested");
+                    // Also where the policy turns out to have errors: the file was rotated.
+                    self.ctx.audit.reopen();
                     self.notifier.reloading();
                     self.reloader.request(Cause::Signal);
                 }
@@ -331,6 +336,7 @@ impl Daemon {
             .set_max(candidate.policy.daemon.max_unauthenticated);
         // No await between these: whom we accept from now on meets the new policy.
         self.ctx.certificates.swap(candidate.certificates);
+        self.ctx.audit.set_sinks(candidate.sinks);
         self.ctx.policy.swap(candidate.origin, candidate.policy);
         self.listeners.commit(stage);
         self.set_watch();
@@ -404,6 +410,7 @@ impl Daemon {
         if let Some(workers) = Arc::into_inner(self.workers) {
             workers.stop().await;
         }
+        ctx.audit.flush().await;
     }
 }
 

@@ -190,6 +190,12 @@ impl Session {
         &self.setup.facts
     }
 
+    /// Names the connection in records: what the ids of its refusals begin with.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.setup.refusals
+    }
+
     /// The longest frame that is taken from the client now, in bytes.
     #[must_use]
     pub fn client_frame_cap(&self) -> usize {
@@ -198,6 +204,13 @@ impl Session {
             Phase::Unopened { .. } | Phase::Opening(_) => limits::FRAME_MAX_UNOPENED,
             Phase::Serving(_) | Phase::Closing { .. } | Phase::Closed => limits::FRAME_MAX,
         }
+    }
+
+    /// Calls of the client's are decided on by what the daemon tells of changes, so that what it has
+    /// said must be heard before the next is.
+    #[must_use]
+    pub fn must_hear_first(&self) -> bool {
+        matches!(&self.phase, Phase::Serving(serving) if serving.has_rules())
     }
 
     /// What to do next, until there is nothing.
@@ -391,6 +404,14 @@ impl Session {
         }
     }
 
+    /// The connection is over, however it stands: what is left to be recorded of it comes out of
+    /// [`Session::poll_action`].
+    pub fn handle_end(&mut self) {
+        if let Phase::Serving(serving) = &mut self.phase {
+            serving.record_counts(&mut self.actions);
+        }
+    }
+
     /// The time of [`Session::poll_timeout`] has come; earlier calls do no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
         match self
@@ -478,6 +499,7 @@ impl Session {
 
     /// Gives the present upstream up; the phase changes next.
     fn disconnect(&mut self) {
+        self.handle_end();
         let id = self.upstream().map(Action::Disconnect);
         self.actions.extend(id);
     }

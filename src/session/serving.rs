@@ -1,5 +1,6 @@
 //! The open connection: calls, replies, streams and events between a client and its daemon.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -100,6 +101,11 @@ impl Serving {
         self.descriptors
     }
 
+    /// There are rules about what the client may do.
+    pub(super) fn has_rules(&self) -> bool {
+        self.access.is_some()
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         let keepalive = self.keepalive.as_ref().map(Keepalive::deadline);
         let access = self.access.as_ref().and_then(|access| access.deadline());
@@ -119,20 +125,29 @@ impl Serving {
     }
 
     /// Looks whether another policy is in force.
-    fn refresh(&mut self, router: &dyn Router, setup: &Setup) {
+    fn refresh(&mut self, router: &dyn Router, setup: &Setup, actions: &mut VecDeque<Action>) {
         let generation = router.generation();
         if self.generation == generation {
             return;
         }
         self.generation = generation;
+        // What was refused by the old policy is told apart from what the new one refuses.
+        self.record_counts(actions);
         match (router.access(&setup.facts), &mut self.access) {
             (Some(table), Some(access)) => access.set_table(Some(table), generation),
             (None, Some(access)) => access.set_table(None, generation),
             (Some(table), none) => {
-                let access = Access::new(table, generation, setup.seed, &setup.refusals);
+                let access = Access::new(table, generation, &self.upstream.name, setup);
                 *none = Some(Box::new(access));
             }
             (None, None) => {}
+        }
+    }
+
+    /// Records what is not recorded yet of refused calls.
+    pub(super) fn record_counts(&mut self, actions: &mut VecDeque<Action>) {
+        if let Some(access) = &mut self.access {
+            access.record_counts(actions);
         }
     }
 
@@ -197,7 +212,7 @@ impl Session {
         let Phase::Serving(serving) = &mut self.phase else {
             return Verdict::Hold;
         };
-        serving.refresh(router, &self.setup);
+        serving.refresh(router, &self.setup, &mut self.actions);
         let (
             Header {
                 program,
@@ -269,7 +284,7 @@ impl Session {
         let Phase::Serving(serving) = &mut self.phase else {
             return Verdict::Consumed;
         };
-        serving.refresh(router, &self.setup);
+        serving.refresh(router, &self.setup, &mut self.actions);
         let header = frame.header;
         let broken = if header.kind.is_reply() {
             match self.serve_reply(from, frame, now) {
@@ -313,7 +328,7 @@ impl Session {
         now: Instant,
     ) {
         if let Phase::Serving(serving) = &mut self.phase {
-            serving.refresh(router, &self.setup);
+            serving.refresh(router, &self.setup, &mut self.actions);
             if let Some(access) = &mut serving.access {
                 let mut line = Line {
                     upstream: serving.id,
@@ -369,7 +384,13 @@ impl Session {
             return Some(Verdict::Relay(Peer::Client));
         };
         if header.kind == MessageType::REPLY_WITH_FDS && !serving.descriptors {
-            self.refuse(*header, &Fault::no_descriptors());
+            let called = match &mut serving.access {
+                None => Some(call.header()),
+                Some(access) => access.original(&call, &mut self.actions),
+            };
+            if let Some(called) = called {
+                self.refuse(called, &Fault::no_descriptors());
+            }
             return Some(Verdict::Consumed);
         }
         if header.status == Status::OK {

@@ -12,6 +12,8 @@
 )]
 
 mod access;
+mod audit;
+mod definitions;
 mod descriptors;
 mod drain;
 mod equality;

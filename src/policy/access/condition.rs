@@ -1,7 +1,10 @@
 //! Conditions on objects: true, false, or not known while attributes are missing.
 
-use super::subject::{Attribute, Attributes, Subject};
+use std::fmt;
+
+use super::subject::{Attribute, Attributes, Subject, USAGE_TYPES};
 use crate::policy::pattern::Pattern;
+use crate::policy::report::quoted;
 use crate::protocol::object::Uuid;
 
 /// What `on` asks of the objects of one class: any of these, each of which asks for all its tests.
@@ -99,6 +102,33 @@ impl Test {
                 narrow.iter().all(|narrow| wide.contains(narrow))
             }
             _ => false,
+        }
+    }
+}
+
+impl Test {
+    /// What it asks for, in words.
+    pub(in crate::policy) fn wanted(&self) -> String {
+        let wanted: Vec<String> = match self {
+            Self::Text(_, patterns) => patterns.iter().map(|it| quoted(&it.to_string())).collect(),
+            Self::Uuid(patterns) => patterns.iter().map(|it| quoted(&it.to_string())).collect(),
+            Self::UsageType(numbers) => {
+                let names = numbers.iter().filter_map(|number| {
+                    let name = USAGE_TYPES.get(usize::try_from(*number).ok()?)?;
+                    Some(quoted(name))
+                });
+                names.collect()
+            }
+        };
+        wanted.join(" or ")
+    }
+}
+
+impl fmt::Display for UuidPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(uuid) => uuid.fmt(f),
+            Self::Text(pattern) => pattern.fmt(f),
         }
     }
 }

@@ -140,8 +140,23 @@ impl PermissionSet {
     }
 
     /// What is in it, by class and action.
-    pub fn iter(&self) -> impl Iterator<Item = Permission> {
-        Permission::all().filter(|permission| self.contains(*permission))
+    pub fn iter(&self) -> impl Iterator<Item = Permission> + use<> {
+        let mut words = self.0;
+        std::iter::from_fn(move || {
+            let (place, word) = words.iter_mut().enumerate().find(|(_, word)| **word != 0)?;
+            let bit = usize::try_from(word.trailing_zeros()).ok()?;
+            *word &= *word - 1;
+            Some(Permission(u8::try_from(place * 64 + bit).ok()?))
+        })
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub fn intersection(mut self, other: &Self) -> Self {
+        for (word, other) in self.0.iter_mut().zip(&other.0) {
+            *word &= other;
+        }
+        self
     }
 }
 

@@ -6,6 +6,10 @@ use std::ops::BitOrAssign;
 
 use crate::protocol::object::{Class, Uuid};
 
+/// What secrets are for; the places are libvirt's numbers.
+pub(in crate::policy) const USAGE_TYPES: [&str; 6] =
+    ["none", "volume", "ceph", "iscsi", "tls", "vtpm"];
+
 /// What is known of an object. `None` is that it is not known, perhaps not yet; an empty text is
 /// that the object has none.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -54,7 +58,7 @@ impl<'a> Subject<'a> {
     }
 
     /// An attribute that is text.
-    pub(super) fn text(&self, attribute: Attribute) -> Option<Cow<'a, str>> {
+    pub(in crate::policy) fn text(&self, attribute: Attribute) -> Option<Cow<'a, str>> {
         match attribute {
             Attribute::Name => self.name.map(Cow::Borrowed),
             Attribute::Owner => match self.owner {

@@ -274,6 +274,20 @@ impl Table {
             })
     }
 
+    /// Whether rules look at objects of a class that documents refer to: a network that a domain is
+    /// on, a secret that unlocks its disk.
+    #[must_use]
+    pub fn asks_of_references(&self) -> bool {
+        let classes = [
+            Class::Network,
+            Class::Nwfilter,
+            Class::Secret,
+            Class::StoragePool,
+            Class::StorageVol,
+        ];
+        classes.iter().any(|class| !self.asks(*class).is_empty())
+    }
+
     /// The rules that allow something on some object.
     pub fn grants(&self, permission: Permission) -> impl Iterator<Item = RuleRef<'_>> {
         let entry = self.permissions.get(permission.index());

@@ -41,6 +41,10 @@ impl Access {
 }
 
 impl Policy {
+    pub(in crate::policy) fn rules(&self) -> Option<&Rules> {
+        self.access.rules.as_deref()
+    }
+
     /// What a client may do: one table per set of identities, shared by the clients that have it.
     #[must_use]
     pub fn access(&self, facts: &ClientFacts) -> Arc<Table> {

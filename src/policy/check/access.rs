@@ -1,6 +1,7 @@
 //! Access rules that cannot be meant as they are written.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use super::Checker;
 use crate::policy::access::condition::{Condition, Test};
@@ -106,8 +107,9 @@ impl Checker<'_, '_> {
         if rule.on.is_empty() || rule.is_deny() {
             return;
         }
-        let changes = rule.permissions.iter().filter(|it| is_change(*it));
+        let changes = rule.permissions.intersection(&CHANGES);
         let mut classes: Vec<Class> = changes
+            .iter()
             .map(Permission::class)
             .filter(|class| *class != Class::Connect && rule.condition(*class).is_none())
             .collect();
@@ -148,20 +150,33 @@ impl Checker<'_, '_> {
 
     /// Allows of which a denial leaves nothing.
     fn swallowed(&self, rules: &[(&RuleDraft, &Rule)], problems: &mut Vec<Problem>) {
-        let mut denies: Vec<(&RuleDraft, &Rule)> = Vec::new();
-        denies.extend(
-            rules
-                .iter()
-                .filter(|(_, rule)| rule.is_deny() && !rule.shadow),
-        );
+        // By the first identity that they are for.
+        let mut denies: HashMap<Option<usize>, Vec<(&RuleDraft, &Rule)>> = HashMap::new();
+        for (draft, rule) in rules.iter().filter(|(_, it)| it.is_deny() && !it.shadow) {
+            match &rule.who {
+                None => denies.entry(None).or_default().push((draft, rule)),
+                Some(who) => {
+                    for identity in who {
+                        denies
+                            .entry(Some(*identity))
+                            .or_default()
+                            .push((draft, rule));
+                    }
+                }
+            }
+        }
         if denies.is_empty() {
             return;
         }
         let mut fuel = MAX_COMPARED;
         for (draft, rule) in rules.iter().filter(|(_, rule)| !rule.is_deny()) {
+            // One that covers the rule's clients is for each of them.
+            let first = rule.who.iter().flatten().next().copied();
+            let of_first = first.and_then(|identity| denies.get(&Some(identity)));
+            let denies = denies.get(&None).into_iter().chain(of_first).flatten();
             let mut taken = PermissionSet::EMPTY;
             let mut by = None;
-            for (denier, deny) in &denies {
+            for (denier, deny) in denies {
                 fuel = fuel.saturating_sub(1);
                 if !deny.permissions.meets(&rule.permissions) || !is_for_all(deny, rule) {
                     continue;
@@ -222,10 +237,9 @@ impl Checker<'_, '_> {
             }
             let guards = rule.guards();
             // Of networks, there is nothing more to guard than what any guards do.
-            let is_danger = |it: &Permission| {
-                is_root(*it) && (guards.is_none() || it.class() != Class::Network)
-            };
-            let dangers: Vec<Permission> = rule.permissions.iter().filter(is_danger).collect();
+            let counts = |it: &Permission| guards.is_none() || it.class() != Class::Network;
+            let dangers = rule.permissions.intersection(&ROOT);
+            let dangers: Vec<Permission> = dangers.iter().filter(counts).collect();
             let writes_domains = dangers
                 .iter()
                 .any(|it| it.class() == Class::Domain && it.action() == "write");
@@ -356,13 +370,19 @@ fn covers(wide: Option<&Condition>, narrow: Option<&Condition>, fuel: &mut u64) 
     })
 }
 
-/// Whether a permission changes something.
+/// Permissions that change something.
+static CHANGES: LazyLock<PermissionSet> =
+    LazyLock::new(|| Permission::all().filter(|it| is_change(*it)).collect());
+
+/// Permissions that let their holder write what the host runs, or open what it may open.
+static ROOT: LazyLock<PermissionSet> =
+    LazyLock::new(|| Permission::all().filter(|it| is_root(*it)).collect());
+
 fn is_change(permission: Permission) -> bool {
     let action = permission.action();
     !matches!(action, "getattr" | "read") && !action.starts_with("search_")
 }
 
-/// Whether a permission lets its holder write what the host runs, or open what it may open.
 fn is_root(permission: Permission) -> bool {
     match permission.class() {
         Class::Domain => matches!(

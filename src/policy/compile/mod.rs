@@ -10,6 +10,7 @@ mod identities;
 mod listeners;
 mod order;
 mod routes;
+mod self_tests;
 mod sockets;
 
 use super::FilePlace;
@@ -19,7 +20,7 @@ use super::identity::{Identity, Rule};
 use super::model::{Daemon, Listener, Policy, Upstream};
 use super::pattern::REGEX_PREFIX;
 use super::raw::{self, OneOrMany, Section};
-use super::report::{MAX_PROBLEMS, Problem, listing, nearest, quoted};
+use super::report::{MAX_PROBLEMS, Problem, Severity, listing, nearest, quoted};
 use super::route::Route;
 use super::validate::{self, Flaws};
 use super::yaml::{Document, Pointer};
@@ -41,7 +42,7 @@ pub(super) fn policy(
         return None;
     }
     flaws.prune(&mut value);
-    let file: raw::File = serde_json::from_value(value).ok()?;
+    let file = raw::File::read(value)?;
     let mut compiler = Compiler {
         document,
         env,
@@ -50,6 +51,7 @@ pub(super) fn policy(
         problems,
     };
     let draft = compiler.file(&file);
+    let tests = compiler.self_tests(&file.tests, &draft);
     check::check(
         &draft,
         document,
@@ -57,7 +59,13 @@ pub(super) fn policy(
         compiler.problems,
     );
     let files = draft.files(document);
-    Some((draft.finish()?, files))
+    let rules = draft.rule_places();
+    let policy = draft.finish(document)?;
+    let tests = tests.into_iter().collect::<Option<Vec<_>>>()?;
+    if problems.iter().all(|it| it.severity != Severity::Error) {
+        self_tests::run(&policy, &tests, &rules, document, problems);
+    }
+    Some((policy, files))
 }
 
 /// A named entry of the file: its place, and what it compiled to unless that failed.
@@ -85,7 +93,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Where the listeners name files, or would if they did not leave them out.
+    /// Where files are named, or would be if they were not left out.
     fn files(&self, document: &Document<'_>) -> Vec<FilePlace> {
         const KEYS: [(&str, &str); 5] = [
             ("tls", "cert"),
@@ -105,18 +113,30 @@ impl Draft {
                 } else {
                     document.key_place(&section)
                 };
-                let listener = Arc::clone(&entry.name);
                 files.push(FilePlace {
-                    listener,
+                    listener: Some(Arc::clone(&entry.name)),
                     key,
                     span,
                 });
             }
         }
+        let audit = Pointer::default().key("access").key("audit");
+        files.push(FilePlace {
+            listener: None,
+            key: "file",
+            span: document.place(&audit.key("file")),
+        });
         files
     }
 
-    fn finish(self) -> Option<Policy> {
+    /// Lines and places of the access rules.
+    fn rule_places(&self) -> Vec<(usize, Pointer)> {
+        let drafts = self.access.iter().flat_map(|access| &access.rules);
+        let places = drafts.filter_map(|it| Some((it.value.as_ref()?.line, it.at.clone())));
+        places.collect()
+    }
+
+    fn finish(self, document: &Document<'_>) -> Option<Policy> {
         let identities = self
             .identities
             .into_iter()
@@ -130,6 +150,7 @@ impl Draft {
             })
             .collect::<Option<Vec<_>>>()?;
         Some(Policy {
+            digest: document.digest(),
             daemon: self.daemon?,
             listeners: self
                 .listeners

@@ -1,18 +1,23 @@
 //! Whether what a call carries keeps to the guards of a rule.
 
+mod files;
+mod nets;
+
 use std::fmt;
 
 use super::content::{Carried, Content};
 use super::document::{Document, Kind};
 use super::forbid::Forbid;
-use super::places::{self, Place, Use};
+use super::places::Use;
 use super::size::{self, Size};
 use super::words::words;
-use super::{Guards, paths, uri};
+use super::{Guards, command};
 use crate::policy::pattern::Pattern;
 use crate::policy::xml::{self, Node};
 
-/// A guard that content does not keep to. Printed for the client and the record.
+/// A guard that content does not keep to. Printed for the client and for the record, which stays:
+/// it names elements, attributes, commands, and paths that are known to be paths, never a value
+/// that might be a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// The guard, by its key in the policy.
@@ -201,287 +206,6 @@ impl Guards {
         }
         Ok(())
     }
-
-    fn paths_of(&self, document: &Document<'_>, node: Node<'_, '_>) -> Result<(), Violation> {
-        if self.host_paths.is_none() || xml::is_metadata(node) {
-            return Ok(());
-        }
-        let kind = document.kind;
-        for attribute in node.attributes() {
-            let place = places::attribute(kind, node, attribute.name());
-            let what = || format!("<{} {}>", node.tag_name().name(), attribute.name());
-            self.value(document, place, what, attribute.value())?;
-        }
-        let text = xml::own_text(node);
-        let place = places::text(kind, node);
-        let parent = node.children().any(|child| child.is_element());
-        let blank = text.trim().is_empty();
-        if parent && !blank && place != Place::NoPath {
-            return against(
-                "host_paths",
-                format!("{} has both text and elements in it", tag(node)),
-            );
-        }
-        if parent {
-            // Some readers would put the texts of all elements in it together.
-            let whole = matches!(place, Place::Path(Use::File | Use::Program | Use::Firmware));
-            if whole && node.tag_name().name() != "loader" {
-                return against("host_paths", format!("{} has elements in it", tag(node)));
-            }
-        } else if !(blank && place == Place::Unknown) {
-            self.value(document, place, || tag(node), &text)?;
-        }
-        self.other_paths(document, node)
-    }
-
-    /// What reaches files of the host without a path.
-    fn other_paths(&self, document: &Document<'_>, node: Node<'_, '_>) -> Result<(), Violation> {
-        let name = node.tag_name().name();
-        match (document.kind, name) {
-            (kind, "shmem") if kind.is_of_domain() => {
-                let server = node
-                    .children()
-                    .any(|child| child.tag_name().name() == "server");
-                let memory = node.attribute("name").unwrap_or_default();
-                if server {
-                    return Ok(());
-                }
-                self.path(
-                    Use::File,
-                    None,
-                    "shared memory",
-                    &format!("/dev/shm/{memory}"),
-                )
-            }
-            (Kind::Pool, "pool") => {
-                let kind = node.attribute("type").unwrap_or_default();
-                if matches!(kind, "logical" | "scsi" | "mpath" | "zfs") {
-                    return against(
-                        "host_paths",
-                        format!("a pool of type {kind:?} is of devices of the host, not of files"),
-                    );
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn value(
-        &self,
-        document: &Document<'_>,
-        place: Place,
-        what: impl Fn() -> String,
-        value: &str,
-    ) -> Result<(), Violation> {
-        match place {
-            Place::NoPath => Ok(()),
-            Place::Path(_) if value.is_empty() => Ok(()),
-            Place::Path(Use::Program) => self.program(&what(), value),
-            Place::Path(used) => self.path(used, document.domain_name().as_deref(), &what(), value),
-            Place::TimeZone => {
-                if value.starts_with(['/', ':']) || value.split('/').any(|part| part == "..") {
-                    return self.path(Use::File, None, &what(), value);
-                }
-                Ok(())
-            }
-            Place::Unknown if value.contains('/') => {
-                self.path(Use::File, None, &what(), value.trim())
-            }
-            Place::Unknown => Ok(()),
-        }
-    }
-
-    fn path(
-        &self,
-        used: Use,
-        domain: Option<&str>,
-        what: &str,
-        path: &str,
-    ) -> Result<(), Violation> {
-        let Some(folders) = &self.host_paths else {
-            return Ok(());
-        };
-        let Some(path) = paths::normalised(path) else {
-            return against(
-                "host_paths",
-                format!("{what}: {path:?} is not a path from the root"),
-            );
-        };
-        let mut listed = folders.iter();
-        let allowed = listed.any(|folder| {
-            paths::is_below(&path, folder)
-                || (used == Use::Folder && paths::is_folder(&path, folder))
-        });
-        let usual = match used {
-            Use::Firmware => paths::is_firmware(&path),
-            Use::Nvram => domain.is_some_and(|domain| paths::is_own_nvram(&path, domain)),
-            Use::Terminal => paths::is_terminal(&path),
-            Use::Random => paths::is_random(&path),
-            Use::Partition => path == "/machine",
-            Use::File | Use::Folder | Use::Program => false,
-        };
-        if allowed || usual {
-            return Ok(());
-        }
-        against(
-            "host_paths",
-            format!("{what}: {path:?} is not {}", within(folders)),
-        )
-    }
-
-    /// What is run has to come from a package or to be listed itself: in a folder of a tenant, it
-    /// would be a program of the tenant's.
-    fn program(&self, what: &str, path: &str) -> Result<(), Violation> {
-        if self.forbid.contains(Forbid::Emulator) {
-            return against(
-                "forbid",
-                format!("emulator: {what} {path:?} is not allowed"),
-            );
-        }
-        let Some(listed) = &self.host_paths else {
-            return Ok(());
-        };
-        let known = paths::normalised(path).is_some_and(|path| {
-            paths::is_program(&path) || listed.iter().any(|listed| paths::is_folder(&path, listed))
-        });
-        if known {
-            return Ok(());
-        }
-        against(
-            "host_paths",
-            format!(
-                "{what}: {path:?} is no program of a hypervisor's package; leave it out, or list \
-                 the program itself"
-            ),
-        )
-    }
-
-    fn uri(&self, what: &str, text: &str) -> Result<(), Violation> {
-        if self.host_paths.is_none() {
-            return Ok(());
-        }
-        match uri::migration(text) {
-            uri::Target::Host => Ok(()),
-            uri::Target::Socket(path) => self.path(Use::File, None, what, path),
-            uri::Target::Other => against(
-                "host_paths",
-                format!(
-                    "{what}: {text:?} may reach files or programs of the host; use a plain \
-                     tcp://host, unix:///path, or driver+tls://host/system"
-                ),
-            ),
-        }
-    }
-
-    /// Where interfaces lead to.
-    fn nets_of(&self, kind: Kind, node: Node<'_, '_>) -> Result<(), Violation> {
-        if self.networks.is_none() && self.bridges.is_none() {
-            return Ok(());
-        }
-        let name = node.tag_name().name();
-        let attribute = |name: &str| node.attribute(name).unwrap_or_default();
-        match (kind, name) {
-            (kind, "interface") if kind.is_of_domain() => self.interface(node),
-            (Kind::Network, "network") => match &self.networks {
-                Some(_) => {
-                    let name = child_text(node, "name");
-                    listed("networks", "network", &name, self.networks.as_deref())
-                }
-                None => Ok(()),
-            },
-            (Kind::Network, "bridge") => self.host_interface("<bridge name>", attribute("name")),
-            (Kind::Network | Kind::NetworkSection, "forward" | "interface" | "pf") => {
-                self.host_interface("<forward dev>", attribute("dev"))
-            }
-            (Kind::NetworkPort, "plug") => {
-                self.host_interface("<plug bridge>", attribute("bridge"))?;
-                self.host_interface("<plug dev>", attribute("dev"))
-            }
-            (Kind::Interface, "interface") => {
-                self.host_interface("<interface name>", attribute("name"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn host_interface(&self, what: &str, name: &str) -> Result<(), Violation> {
-        if name.is_empty() || self.bridges.is_none() {
-            return Ok(());
-        }
-        listed("bridges", what, name, self.bridges.as_deref())
-    }
-
-    fn net_guard(&self) -> &'static str {
-        if self.networks.is_some() {
-            "networks"
-        } else {
-            "bridges"
-        }
-    }
-
-    fn interface(&self, node: Node<'_, '_>) -> Result<(), Violation> {
-        let kind = node.attribute("type").unwrap_or("user");
-        let mut sources = node
-            .children()
-            .filter(|child| child.tag_name().name() == "source");
-        let source = match (sources.next(), sources.next()) {
-            (source, None) => source,
-            _ => return against(self.net_guard(), "an interface has more than one <source>"),
-        };
-        // It chooses among the networks of others.
-        if node
-            .children()
-            .any(|child| child.tag_name().name() == "vlan")
-        {
-            return against(self.net_guard(), "an interface has a <vlan> of its own");
-        }
-        let of = |name: &str| {
-            source
-                .and_then(|source| source.attribute(name))
-                .unwrap_or_default()
-        };
-        match kind {
-            "null" => Ok(()),
-            "network" => match &self.networks {
-                Some(_) => listed(
-                    "networks",
-                    "network",
-                    of("network"),
-                    self.networks.as_deref(),
-                ),
-                None => Ok(()),
-            },
-            "bridge" => listed("bridges", "bridge", of("bridge"), self.bridges.as_deref()),
-            "direct" => listed("bridges", "interface", of("dev"), self.bridges.as_deref()),
-            other => against(
-                self.net_guard(),
-                format!("an interface of type {other:?} is on the host's own network"),
-            ),
-        }
-    }
-
-    /// Which pools volumes are of.
-    fn pools_of(&self, kind: Kind, node: Node<'_, '_>) -> Result<(), Violation> {
-        let name = node.tag_name().name();
-        match kind {
-            Kind::Pool if name == "pool" && self.pools.is_some() => listed(
-                "pools",
-                "pool",
-                &child_text(node, "name"),
-                self.pools.as_deref(),
-            ),
-            _ if kind.is_of_domain() => match node.attribute("pool") {
-                None => Ok(()),
-                // A volume may be any file of the host.
-                Some(pool) if self.pools.is_some() || self.host_paths.is_some() => {
-                    listed("pools", "pool", pool, self.pools.as_deref())
-                }
-                Some(_) => Ok(()),
-            },
-            _ => Ok(()),
-        }
-    }
 }
 
 fn added_disk(content: &Content<'_>) -> bool {
@@ -509,8 +233,10 @@ fn allowed(
     open: bool,
 ) -> Result<(), Violation> {
     match patterns {
+        Some(patterns) if patterns.iter().any(|it| it.matches(command)) => Ok(()),
         None if open => Ok(()),
-        patterns => listed(guard, "command", command, patterns),
+        // Its arguments may be passwords.
+        _ => listed(guard, "command", command::first_word(command), None),
     }
 }
 
@@ -534,20 +260,4 @@ fn tag(node: Node<'_, '_>) -> String {
     let kind = node.attribute("type");
     let kind = kind.map_or(String::new(), |kind| format!(" type={kind:?}"));
     format!("<{}{kind}>", node.tag_name().name())
-}
-
-fn child_text(node: Node<'_, '_>, name: &str) -> String {
-    let text = xml::child_text(node, name).ok().flatten();
-    text.unwrap_or_default().into_owned()
-}
-
-/// The folders, as far as a message has room for them.
-fn within(folders: &[String]) -> String {
-    const SHOWN: usize = 4;
-    let shown: Vec<_> = folders.iter().take(SHOWN).map(String::as_str).collect();
-    match folders.len() {
-        0 => "in a folder: none is listed".into(),
-        count if count > SHOWN => format!("below {} or others of the rule", shown.join(", ")),
-        _ => format!("below {}", shown.join(", ")),
-    }
 }

@@ -67,17 +67,24 @@ impl Command {
     /// A NUL would end the name for the daemon, but not for a pattern.
     fn named(name: String) -> Result<Self, Unreadable> {
         if name.chars().any(char::is_control) {
-            return Err(Unreadable::new(format!(
-                "the command {name:?} is no line of text"
-            )));
+            return Err(Unreadable::new("the command is no line of text"));
         }
         Ok(Self(name))
     }
 }
 
+/// A command without its arguments, which only commands for people have in their names.
+pub(super) fn first_word(name: &str) -> &str {
+    name.split(' ').next().unwrap_or_default()
+}
+
 fn parse<'a, A: Deserialize<'a>>(text: &'a str) -> Result<Message<A>, Unreadable> {
     serde_json::from_str(text)
-        .map_err(|error| Unreadable::new(format!("the command cannot be read: {error}")))
+        // Without the error's text, which may repeat a value.
+        .map_err(|error| {
+            let column = error.column();
+            Unreadable::new(format!("the command cannot be read beyond column {column}"))
+        })
 }
 
 #[cfg(test)]

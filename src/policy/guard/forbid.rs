@@ -114,3 +114,29 @@ impl FromIterator<Forbid> for ForbidSet {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The words are in the manual, and no others.
+    #[test]
+    fn the_manual_has_every_word() {
+        let manual = include_str!("../../../docs/guards.md");
+        let (_, table) = manual
+            .split_once("## Words of `forbid`")
+            .unwrap_or_default();
+        let (table, _) = table.split_once("\n## ").unwrap_or_default();
+        let rows = table
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once(" | "));
+        let mut told: Vec<_> = rows
+            .flat_map(|(words, _)| words.split(", "))
+            .map(|word| word.trim_matches('`'))
+            .collect();
+        let mut words: Vec<_> = Forbid::ALL.iter().map(|word| word.word()).collect();
+        told.sort_unstable();
+        words.sort_unstable();
+        assert_eq!(told, words);
+    }
+}

@@ -24,15 +24,33 @@ pub(in crate::policy) enum Access {
     Settings(Box<AccessSettings>),
 }
 
+impl Access {
+    /// From its tree; `None` if it does not fit.
+    pub(super) fn read(tree: Value) -> Option<Self> {
+        let rules = |rules: Vec<Value>| {
+            let rule = |rule| Lenient(serde_json::from_value(rule).ok());
+            rules.into_iter().map(rule).collect()
+        };
+        match tree {
+            Value::Array(list) => Some(Self::Rules(rules(list))),
+            Value::Object(mut map) => {
+                let list = map.shift_remove("rules");
+                let settings = serde_json::from_value(Value::Object(map));
+                let mut settings: Box<AccessSettings> = settings.ok()?;
+                if let Some(Value::Array(list)) = list {
+                    settings.rules = rules(list);
+                }
+                Some(Self::Settings(settings))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Access {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        let parsed = if value.is_array() {
-            serde_json::from_value(value).map(Self::Rules)
-        } else {
-            serde_json::from_value(value).map(Self::Settings)
-        };
-        parsed.map_err(serde::de::Error::custom)
+        let read = Self::read(Value::deserialize(deserializer)?);
+        read.ok_or_else(|| serde::de::Error::custom("no access rules"))
     }
 }
 

@@ -36,11 +36,13 @@ use std::time::Instant;
 
 use tokio::time::Sleep;
 
+use super::audit::Trail;
 use super::context::Context as Shared;
 use super::side::Side;
 use super::transport::Transport;
 use super::upstream::Dial;
 use crate::policy::model;
+use crate::session::access::refusal::Record;
 use crate::session::{Action, Peer, Session};
 pub(super) use proof::Unproven;
 use turns::Turns;
@@ -69,6 +71,8 @@ pub(super) struct Pump<'a> {
     end: End,
     /// What is there until the client has proven who it is.
     unproven: Option<Box<Unproven>>,
+    /// What the records of this connection have in common, if there are any.
+    trail: Option<Box<Trail>>,
     /// What is there while calls count.
     turns: Option<Box<Turns<'a>>>,
     /// The session has asked for the client's next frame to be offered again.
@@ -105,6 +109,7 @@ impl<'a> Pump<'a> {
             shared,
             drain: Some(Box::pin(shared.drain.begun())),
             unproven: unproven.map(Box::new),
+            trail: None,
             turns: None,
             client: Side::new(client),
             upstream: None,
@@ -195,16 +200,23 @@ impl<'a> Pump<'a> {
                 | Action::Secure
                 | Action::Authenticated
                 | Action::AuthenticationFailed(_) => self.prove(action),
+                Action::Audit(record) => self.record(&record),
                 Action::Acquire { .. } | Action::Claim { .. } | Action::Release { .. } => {
                     self.move_turn(action);
                 }
-                Action::Audit(record) => self.shared.audit.write(&record, self.session.facts()),
                 Action::Close if self.end == End::Open => self.end = End::Flushing,
                 Action::Close => {}
                 Action::Abort => self.end = End::Closed,
             }
         }
         moved
+    }
+
+    fn record(&mut self, record: &Record) {
+        let Shared { audit, policy, .. } = self.shared;
+        let session = &self.session;
+        let trail = &mut self.trail;
+        audit.record(record, trail, session.name(), session.facts(), policy);
     }
 
     /// Writes the proxy's own frames, and ends the client's connection after the last.
@@ -249,6 +261,18 @@ impl<'a> Pump<'a> {
             End::Lingering
         };
         true
+    }
+}
+
+/// However a connection ends, what was decided on it is recorded.
+impl Drop for Pump<'_> {
+    fn drop(&mut self) {
+        self.session.handle_end();
+        while let Some(action) = self.session.poll_action() {
+            if let Action::Audit(record) = action {
+                self.record(&record);
+            }
+        }
     }
 }
 

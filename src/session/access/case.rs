@@ -13,7 +13,8 @@ use super::quota::{Claimed, Turn};
 use super::stand_in::{StandIn, Texts};
 use super::subject::{Asked, Resolved, View};
 use super::{Class, old_list::OldList};
-use crate::policy::access::{Allowed, Denial, Need, Permission, Ruling, Subject, needs};
+use crate::policy::access::{Allowed, Denial, Need, Permission, RuleId, Ruling, Subject, needs};
+use crate::policy::guard;
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::{Object, Uuid};
 use crate::protocol::payload::{self, Found, Payload};
@@ -57,10 +58,20 @@ pub(super) struct Passage {
     pub(super) texts: Texts,
     /// What is to be recorded of objects that were hidden, and of rules in shadow.
     pub(super) records: Vec<Refusal>,
-    /// The first object that it acts on, for the record of an allowed call.
-    pub(super) object: String,
+    /// What allows it, if that is to be recorded.
+    pub(super) granted: Option<Granted>,
     /// What others must count until it is answered.
     pub(super) claimed: Claimed,
+}
+
+/// A permission that was granted and is to be recorded.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) permission: Permission,
+    /// On what, as the rules know it.
+    pub(super) object: String,
+    /// The rule that grants it, if it is one.
+    pub(super) rule: Option<RuleId>,
 }
 
 /// What is done with a reply.
@@ -99,10 +110,8 @@ pub(super) struct Refusal {
     pub(super) object: String,
     /// What the rules say.
     pub(super) denial: Option<Denial>,
-    /// What the client is told.
+    /// What the client is told; nothing where an object is hidden.
     pub(super) reason: String,
-    /// The object is hidden: the client is told that it does not exist.
-    pub(super) hidden: bool,
 }
 
 /// Stops the judgement.
@@ -121,6 +130,7 @@ pub(super) struct Progress<'a> {
     /// Classes of which an object was replaced.
     pub(super) replaced: Vec<Class>,
     pub(super) records: Vec<Refusal>,
+    granted: Option<Granted>,
     claimed: Claimed,
     /// The domain that the call acts on.
     pub(super) domain: Option<Uuid>,
@@ -252,10 +262,9 @@ impl<'a> Case<'a> {
             return None;
         };
         progress.records.push(hidden(&subject, Some(denial)));
-        let (bytes, texts) = self.look_up_stand_in()?;
-        let mut passage = self.passage(Follow::Learn, &[], progress);
-        (passage.arguments, passage.texts) = (Some(bytes), texts);
-        Some(passage)
+        // A pool or network that is hidden itself has its stand-in already.
+        self.look_for_none(&mut progress.edits, &mut progress.texts)?;
+        Some(self.passage(Follow::Learn, progress))
     }
 
     /// What a look-up says of the object that it looks for.
@@ -288,41 +297,54 @@ impl<'a> Case<'a> {
 
     /// The arguments of this look-up with all that it looks for replaced.
     pub(super) fn look_up_stand_in(&self) -> Option<(Vec<u8>, Texts)> {
-        let mut texts = Texts::new();
-        let mut edits = Vec::new();
+        let (mut edits, mut texts) = (Vec::new(), Texts::new());
+        self.look_for_none(&mut edits, &mut texts)?;
+        Some((splice(self.args.bytes(), &edits), texts))
+    }
+
+    /// Replaces all that this look-up looks for.
+    fn look_for_none(
+        &self,
+        edits: &mut Vec<(Range<usize>, Vec<u8>)>,
+        texts: &mut Texts,
+    ) -> Option<()> {
         for field in self.row.args {
             let name = field.name;
+            let range = self.args.range(name)?;
+            if edits.iter().any(|(edited, _)| *edited == range) {
+                continue;
+            }
             let bytes = match name {
                 "path" => {
-                    let path = self.stand_in.path(self.args.text(name)?, &mut texts);
+                    let path = self.stand_in.path(self.args.text(name)?, texts);
                     xdr(|writer| _ = writer.string(&path))
                 }
                 "name" | "key" | "usageID" | "wwnn" | "wwpn" => {
-                    let text = self.stand_in.text(self.args.text(name)?, &mut texts);
+                    let text = self.stand_in.text(self.args.text(name)?, texts);
                     xdr(|writer| _ = writer.string(&text))
                 }
                 "mac" => {
-                    let mac = self.stand_in.mac(self.args.text(name)?, &mut texts);
+                    let mac = self.stand_in.mac(self.args.text(name)?, texts);
                     xdr(|writer| _ = writer.string(&mac))
                 }
                 "uuid" => {
                     let uuid = self.args.uuid(name)?;
-                    self.stand_in.uuid(uuid, &mut texts).0.to_vec()
+                    self.stand_in.uuid(uuid, texts).0.to_vec()
                 }
                 "id" => {
                     let id = i32::try_from(self.args.word(name)?.cast_signed()).ok()?;
-                    self.stand_in.id(id, &mut texts).to_be_bytes().to_vec()
+                    self.stand_in.id(id, texts).to_be_bytes().to_vec()
                 }
                 // A pool is looked up by one of its volumes.
                 "vol" => {
                     let found = self.args.objects().next()?;
-                    self.stand_in.object(&found.object, true, &mut texts)
+                    self.stand_in.object(&found.object, true, texts)
                 }
                 _ => continue,
             };
-            edits.push((self.args.range(name)?, bytes));
+            edits.push((range, bytes));
         }
-        Some((splice(self.args.bytes(), &edits), texts))
+        Some(())
     }
 
     /// Every permission on every object that it is needed on.
@@ -377,7 +399,7 @@ impl<'a> Case<'a> {
         }
         for named in named.iter().filter(|named| named.class == class) {
             subjects.push(content::subject(named));
-            for question in content::existing(&self.view, named) {
+            for question in content::existing(&self.view, named, acted) {
                 match self.view.existing(class, question, &mut progress.asked) {
                     Resolved::Subject(subject) => subjects.push(subject),
                     Resolved::Absent => {}
@@ -438,40 +460,48 @@ impl<'a> Case<'a> {
             let refusal = refusal(Some(permission), subject, Some(shadow), reason);
             progress.records.push(refusal);
         }
-        self.check_guards(permission, subject, &allowed, progress)
+        let rule = self.check_guards(permission, subject, &allowed, progress)?;
+        if guard::has_content(self.program, self.row.number) {
+            self.check_references(permission, rule, progress)?;
+        }
+        if progress.granted.is_none() && self.view.table.records(permission) {
+            progress.granted = Some(granted(permission, subject, rule));
+        }
+        Ok(())
     }
 
-    /// One of the rules that grant the permission must find its guards kept.
+    /// One of the rules that grant the permission must find its guards kept. Returns the rule that
+    /// counts.
     fn check_guards(
         &self,
         permission: Permission,
         subject: &Subject<'_>,
         allowed: &Allowed,
         progress: &mut Progress<'a>,
-    ) -> Result<(), Stop> {
+    ) -> Result<Option<RuleId>, Stop> {
         let mut broken = None;
         for id in &allowed.guarded {
             let Some(rule) = self.view.table.rule(*id) else {
                 continue;
             };
             let Some(guards) = rule.guards else {
-                return Ok(());
+                return Ok(Some(*id));
             };
             match self.check_content(guards, progress)? {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(Some(*id)),
                 Err(reason) => {
                     let denial = Denial::of_guards(*id, permission, rule.shadow);
                     let refusal = refusal(Some(permission), subject, Some(denial), reason);
                     if rule.shadow {
                         progress.records.push(refusal);
-                        return Ok(());
+                        return Ok(Some(*id));
                     }
                     broken = Some(refusal);
                 }
             }
         }
         match broken {
-            None => Ok(()),
+            None => Ok(allowed.rule),
             Some(refusal) => Err(Stop::Refuse(Box::new(refusal))),
         }
     }
@@ -526,19 +556,27 @@ impl<'a> Case<'a> {
                 return self.pass_list(permission, acted, progress);
             }
         }
-        let sees_all = |class| self.view.table.sees_all(class);
-        if is_leases(self.program, self.row) && !sees_all(Class::Domain) {
-            let count = self.ask_for_results(progress);
-            return self.passage(Follow::Leases { count }, acted, progress);
+        if let Some(procedure) = self.restore_as_judged(progress) {
+            let mut passage = self.passage(Follow::Made, progress);
+            passage.procedure = procedure;
+            return passage;
         }
-        let follow = if looks_up(self.row).is_some_and(|class| !sees_all(class)) {
+        if is_leases(self.program, self.row) && !self.view.table.sees_all(Class::Domain) {
+            let count = self.ask_for_results(progress);
+            return self.passage(Follow::Leases { count }, progress);
+        }
+        let checks = |class| {
+            let table = self.view.table;
+            !table.sees_all(class) || table.records(Permission::getattr(class))
+        };
+        let follow = if looks_up(self.row).is_some_and(checks) {
             Follow::Check
         } else if makes {
             Follow::Made
         } else {
             Follow::Learn
         };
-        self.passage(follow, acted, progress)
+        self.passage(follow, progress)
     }
 
     fn pass_list(
@@ -553,7 +591,7 @@ impl<'a> Case<'a> {
         if let Some(old) = old.filter(|_| progress.replaced.is_empty()) {
             let (procedure, arguments) = (old.procedure, old.arguments.clone());
             let form = Form::Old(old);
-            let mut passage = self.passage(Follow::Filter { permission, form }, acted, progress);
+            let mut passage = self.passage(Follow::Filter { permission, form }, progress);
             passage.procedure = procedure;
             passage.arguments = Some(arguments);
             return passage;
@@ -562,7 +600,7 @@ impl<'a> Case<'a> {
             true => Form::Count,
             false => Form::New,
         };
-        self.passage(Follow::Filter { permission, form }, acted, progress)
+        self.passage(Follow::Filter { permission, form }, progress)
     }
 
     /// Has the daemon send a list whole, also where only its count is wanted. Returns whether it is.
@@ -574,7 +612,7 @@ impl<'a> Case<'a> {
         count
     }
 
-    fn passage(&self, follow: Follow, acted: &[Acted<'a>], progress: &mut Progress<'a>) -> Passage {
+    fn passage(&self, follow: Follow, progress: &mut Progress<'a>) -> Passage {
         let mut edits = std::mem::take(&mut progress.edits);
         edits.sort_by_key(|(range, _)| range.start);
         Passage {
@@ -583,12 +621,26 @@ impl<'a> Case<'a> {
             arguments: (!edits.is_empty()).then(|| splice(self.args.bytes(), &edits)),
             follow,
             records: std::mem::take(&mut progress.records),
+            // What was replaced is hidden, and the call recorded as that.
+            granted: progress
+                .granted
+                .take()
+                .filter(|_| progress.replaced.is_empty()),
             claimed: std::mem::take(&mut progress.claimed),
-            object: acted
-                .first()
-                .map(|act| act.subject.to_string())
-                .unwrap_or_default(),
         }
+    }
+}
+
+/// That a permission was granted, for the record.
+pub(super) fn granted(
+    permission: Permission,
+    subject: &Subject<'_>,
+    rule: Option<RuleId>,
+) -> Granted {
+    Granted {
+        permission,
+        object: subject.to_string(),
+        rule,
     }
 }
 
@@ -603,7 +655,6 @@ pub(super) fn refusal(
         object: subject.to_string(),
         denial,
         reason,
-        hidden: false,
     }
 }
 
@@ -640,15 +691,8 @@ pub(super) fn refuse(
 
 /// That an object is hidden, or would be.
 pub(super) fn hidden(subject: &Subject<'_>, denial: Option<Denial>) -> Refusal {
-    Refusal {
-        hidden: true,
-        ..refusal(
-            Some(Permission::getattr(subject.class)),
-            subject,
-            denial,
-            String::new(),
-        )
-    }
+    let getattr = Permission::getattr(subject.class);
+    refusal(Some(getattr), subject, denial, String::new())
 }
 
 fn splice(bytes: &[u8], edits: &[(Range<usize>, Vec<u8>)]) -> Vec<u8> {

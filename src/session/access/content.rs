@@ -8,21 +8,26 @@ use super::case::{Acted, Case, Progress, Stop, refuse, xdr};
 use super::question::{Answer, Question};
 use super::subject::View;
 use crate::policy::access::{Owner, Permission, Subject};
-use crate::policy::guard::{self, Content, Guards, Unreadable};
+use crate::policy::guard::{self, Content, Guards};
 pub(super) use crate::policy::guard::{Named, NamedOwner};
 use crate::protocol::args::{self, ParamValue};
-use crate::protocol::header::Program;
+use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::Object;
 use crate::protocol::table::remote;
 
+/// `VIR_TYPED_PARAM_STRING`.
+const TEXT: i32 = 7;
+
 /// The questions for what may be there already under a name or UUID that content names. None are
-/// asked where no rule looks at objects of the class.
-pub(super) fn existing(view: &View<'_>, named: &Named) -> Vec<Question> {
+/// asked where no rule looks at objects of the class, nor about the UUID where the call is about an
+/// object of the class already: daemons take no other UUID than its.
+pub(super) fn existing(view: &View<'_>, named: &Named, acted: &[Acted<'_>]) -> Vec<Question> {
     let mut questions = Vec::new();
     if view.table.asks(named.class).is_empty() {
         return questions;
     }
-    if let Some(uuid) = named.uuid {
+    let is_other = acted.iter().all(|act| act.subject.class != named.class);
+    if let Some(uuid) = named.uuid.filter(|_| is_other) {
         questions.extend(match named.class {
             Class::Domain => Some(Question::Domain(uuid)),
             Class::Network => Some(Question::Network(uuid)),
@@ -115,23 +120,27 @@ impl<'a> Case<'a> {
         if let Some((field, saved)) = self.saved() {
             // Before the daemon opens a file for the client, the path itself must be allowed.
             self.check_paths(progress)?;
-            if let Some(xml) = self.ask_for_xml(&saved, progress)? {
-                progress.saved = Some(xml);
-                let domain = guard::domain_named(xml, marks);
-                let domain = domain.map_err(|why| self.unreadable(&why))?;
-                if !self.sees(&subject(&domain), progress) {
-                    self.hide_image(field, progress);
-                    return Ok(Vec::new());
-                }
-                named.push(domain);
+            let Some(xml) = self.ask_for_xml(&saved, progress)? else {
+                // Nothing says what would be restored; and the file may be another when the daemon
+                // opens it again.
+                self.hide_image(field, progress);
+                return Ok(Vec::new());
+            };
+            let domain = guard::domain_named(xml, marks);
+            let domain = domain.map_err(|why| self.unreadable(&why))?;
+            if !self.sees(&subject(&domain), progress) {
+                self.hide_image(field, progress);
+                return Ok(Vec::new());
             }
+            progress.saved = Some(xml);
+            named.push(domain);
         }
         for named in &mut named {
             self.complete(named, acted);
         }
         self.stamp(&mut named, progress)?;
         for named in &named {
-            for question in existing(&self.view, named) {
+            for question in existing(&self.view, named, acted) {
                 _ = self
                     .view
                     .existing(named.class, question, &mut progress.asked);
@@ -144,7 +153,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn unreadable(&self, why: &Unreadable) -> Stop {
+    pub(super) fn unreadable(&self, why: &impl ToString) -> Stop {
         let class = self
             .row
             .acl
@@ -196,7 +205,50 @@ impl<'a> Case<'a> {
                 _ => None,
             })
         });
-        path.map(|path| (field, Question::SaveImage(path.to_owned())))
+        let secure = self.restores();
+        path.map(|path| (field, Question::SaveImage(path.to_owned(), secure)))
+    }
+
+    fn restores(&self) -> bool {
+        let number = self.row.number;
+        self.program == Program::REMOTE
+            && matches!(
+                number,
+                remote::DOMAIN_RESTORE
+                    | remote::DOMAIN_RESTORE_FLAGS
+                    | remote::DOMAIN_RESTORE_PARAMS
+            )
+    }
+
+    /// Makes a call that restores a domain do so by the XML that was judged, where the client gave
+    /// none: it may be able to write the file, so that the daemon must not take the XML from there
+    /// again.
+    pub(super) fn restore_as_judged(&self, progress: &mut Progress<'a>) -> Option<Procedure> {
+        let xml = progress.saved.filter(|_| self.restores())?;
+        if self.row.number == remote::DOMAIN_RESTORE_PARAMS {
+            let params = self.args.range("params")?;
+            if self.args.params("params").any(|(name, _)| name == "dxml") {
+                return None;
+            }
+            let count = u32::try_from(self.args.params("params").count()).ok()?;
+            let head = params.start..params.start + 4;
+            progress
+                .edits
+                .push((head, (count + 1).to_be_bytes().into()));
+            let dxml = xdr(|writer| _ = writer.string("dxml").i32(TEXT).string(xml));
+            progress.edits.push((params.end..params.end, dxml));
+            return Some(self.row.number);
+        }
+        if self.args.text("dxml").is_some() {
+            return None;
+        }
+        let from = self.args.text("from")?;
+        let flags = self.args.word("flags").unwrap_or(0) as u32;
+        let arguments = xdr(|writer| {
+            writer.string(from).optional_string(Some(xml)).u32(flags);
+        });
+        progress.edits = vec![(0..self.args.bytes().len(), arguments)];
+        Some(remote::DOMAIN_RESTORE_FLAGS)
     }
 
     /// The guards of the rules that would let the client write a domain, without regard to the
@@ -225,7 +277,6 @@ impl<'a> Case<'a> {
                     reply.and_then(|reply| reply.text("xml")).unwrap_or(""),
                 ))
             }
-            // The daemon says why, about a path that the client may use.
             Some(_) => Ok(None),
         }
     }

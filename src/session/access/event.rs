@@ -1,14 +1,13 @@
 //! Events on their way to the client: each is judged by the table in force when it comes.
 
-use std::collections::hash_map::HashMap;
-
-use super::question::Answers;
+use super::question::{Answer, Answers, Question};
 use super::subject::{Asked, Resolved};
 use super::task::{Kind, Task};
 use super::{Access, Class, Line};
 use crate::policy::access::{Permission, Ruling, Subject};
 use crate::protocol::frame::{self, Frame};
 use crate::protocol::header::{Header, Program};
+use crate::protocol::object::Object;
 use crate::protocol::payload::Payload;
 use crate::protocol::table;
 use crate::session::{Action, Peer, Verdict};
@@ -24,61 +23,104 @@ impl Access {
     /// Decides on an event.
     pub(in crate::session) fn event(&mut self, frame: &Frame<'_>, line: &mut Line<'_>) -> Verdict {
         let header = frame.header;
+        let Some(answers) = self.hear(header, frame.payload) else {
+            return Verdict::Consumed;
+        };
         if self.open {
             return Verdict::Relay(Peer::Client);
         }
         if !self.tasks.events.is_empty() {
-            self.queue_event(header, frame.payload);
+            self.queue_event(header, frame.payload, answers);
             return Verdict::Consumed;
         }
-        match self.judge_event(header, frame.payload, &Answers::new()) {
+        match self.judge_event(header, frame.payload, &answers) {
             Fate::Pass => Verdict::Relay(Peer::Client),
             Fate::Drop => Verdict::Consumed,
             Fate::Ask(asked) => {
-                self.queue_event(header, frame.payload);
-                self.ask_about_event(asked, Answers::new(), line);
+                self.queue_event(header, frame.payload, answers);
+                self.ask_about_event(asked, line);
                 Verdict::Consumed
             }
         }
     }
 
-    fn queue_event(&mut self, header: Header, payload: &[u8]) {
-        if !self.tasks.queue(header, payload) {
+    /// Lets an event change what is known, at once: what waits for a decision, or finds no place to
+    /// wait, has happened all the same. Returns what was known of an object that has come to its
+    /// end, for the event is judged by that; `None` if the event is for the proxy alone.
+    fn hear(&mut self, header: Header, payload: &[u8]) -> Option<Answers> {
+        let mut answers = Answers::new();
+        let row = table::lookup(header.program, header.procedure);
+        let Some(row) = row.filter(|_| header.program == Program::REMOTE) else {
+            return Some(answers);
+        };
+        let Ok(event) = Payload::read(row.args, payload) else {
+            // Of what, cannot be told.
+            self.knowledge.forget_all();
+            return Some(answers);
+        };
+        let Some(found) = event.objects().next() else {
+            return Some(answers);
+        };
+        if let Object::Domain { uuid, .. } = found.object
+            && is_end(row.name, &event, found.range.end)
+        {
+            for place in 0..self.table.owner_marks().len() {
+                if let Some(owner) = self.knowledge.owner(uuid, place) {
+                    let owner = Answer::Owner(owner.map(ToOwned::to_owned));
+                    answers.insert(Question::Owner(uuid, place), owner);
+                }
+            }
+        }
+        self.knowledge.heard(header.procedure, &event);
+        let callback = event.word("callbackID").map(u64::cast_signed);
+        let callback = callback.and_then(|callback| i32::try_from(callback).ok());
+        let class = found.object.class();
+        let is_own = callback.is_some_and(|callback| self.watches.is_own(class, callback));
+        (!is_own).then_some(answers)
+    }
+
+    fn queue_event(&mut self, header: Header, payload: &[u8], answers: Answers) {
+        if !self.tasks.queue(header, payload, answers) {
             tracing::warn!("too many events wait to be decided on: one is lost to the client");
         }
     }
 
-    fn ask_about_event(&mut self, asked: Asked, answers: Answers, line: &mut Line<'_>) {
-        let Some((header, _)) = self.tasks.events.front() else {
+    fn ask_about_event(&mut self, asked: Asked, line: &mut Line<'_>) {
+        let Some(event) = self.tasks.events.front() else {
             return;
         };
-        let task = Task::new(Kind::Event, *header, &[], answers, line.now);
+        let (header, answers) = (event.header, event.answers.clone());
+        let task = Task::new(Kind::Event, header, &[], answers, line.now);
         self.start(task, asked.into_questions(), line);
     }
 
     /// The answers are there: decides on the first event that waits, and on those behind it up to
     /// the next that must wait.
-    pub(super) fn resume_events(&mut self, mut answers: Answers, line: &mut Line<'_>) {
-        while let Some((header, payload)) = self.tasks.events.pop_front() {
-            match self.judge_event(header, &payload, &answers) {
+    pub(super) fn resume_events(&mut self, answers: Answers, line: &mut Line<'_>) {
+        if let Some(first) = self.tasks.events.front_mut() {
+            first.answers = answers;
+        }
+        while let Some(event) = self.tasks.next_event() {
+            match self.judge_event(event.header, &event.payload, &event.answers) {
                 Fate::Drop => {}
                 Fate::Pass => {
                     let mut bytes = Vec::new();
-                    frame::write(&mut bytes, header, |writer| _ = writer.raw(&payload));
+                    frame::write(&mut bytes, event.header, |writer| {
+                        _ = writer.raw(&event.payload);
+                    });
                     let to = Peer::Client;
                     line.actions.push_back(Action::Send { to, bytes });
                 }
                 Fate::Ask(asked) => {
-                    self.tasks.events.push_front((header, payload));
-                    self.ask_about_event(asked, answers, line);
+                    self.tasks.put_event_back(event);
+                    self.ask_about_event(asked, line);
                     return;
                 }
             }
-            answers = HashMap::new();
         }
     }
 
-    fn judge_event(&mut self, header: Header, payload: &[u8], answers: &Answers) -> Fate {
+    fn judge_event(&self, header: Header, payload: &[u8], answers: &Answers) -> Fate {
         let Some(row) = table::lookup(header.program, header.procedure) else {
             // A newer daemon's: of what, is not known.
             return match self.table.decide_unknown() {
@@ -94,36 +136,18 @@ impl Access {
             // Of the connection itself.
             return Fate::Pass;
         };
-        let class = found.object.class();
-        let is_remote = header.program == Program::REMOTE;
-        let callback = event.word("callbackID").map(u64::cast_signed);
-        let callback = callback.and_then(|callback| i32::try_from(callback).ok());
-        if is_remote && callback.is_some_and(|callback| self.watches.is_own(class, callback)) {
-            self.knowledge.heard(header.procedure, &event);
-            return Fate::Drop;
-        }
-        // The end of an object is told by what was known of it; of everything else, what was known
-        // is old.
-        let ends = is_end(row.name, &event, found.range.end);
-        if is_remote && !ends {
-            self.knowledge.heard(header.procedure, &event);
-        }
         let mut asked = Asked::default();
-        let fate = match self.view(answers).told(&found.object, &mut asked) {
+        match self.view(answers).told(&found.object, &mut asked) {
             Resolved::Pending => Fate::Ask(asked),
             Resolved::Absent => Fate::Drop,
             Resolved::Subject(subject) => {
-                if self.may_hear(class) && self.sees(&subject) {
+                if self.may_hear(found.object.class()) && self.sees(&subject) {
                     Fate::Pass
                 } else {
                     Fate::Drop
                 }
             }
-        };
-        if is_remote && ends && !matches!(fate, Fate::Ask(_)) {
-            self.knowledge.heard(header.procedure, &event);
         }
-        fate
     }
 
     /// Whether the rules let the client see this object, or would but for one in shadow.

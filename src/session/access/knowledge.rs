@@ -17,10 +17,16 @@ use crate::protocol::table::remote;
 /// Pairs that are kept of a class. One more, and all are forgotten and learned anew.
 const PAIRS: usize = 65_536;
 
-/// `VIR_DOMAIN_EVENT_DEFINED`, `_UNDEFINED`, `_STOPPED`.
-const DEFINED: i32 = 0;
-const UNDEFINED: i32 = 1;
-const STOPPED: i32 = 5;
+/// `VIR_DOMAIN_EVENT_SUSPENDED`, `_RESUMED`, `_SHUTDOWN`, `_PMSUSPENDED`, `_CRASHED`.
+const SUSPENDED: i32 = 3;
+const RESUMED: i32 = 4;
+const SHUTDOWN: i32 = 6;
+const PMSUSPENDED: i32 = 7;
+const CRASHED: i32 = 8;
+
+/// `VIR_DOMAIN_EVENT_SUSPENDED_FROM_SNAPSHOT`, `VIR_DOMAIN_EVENT_RESUMED_FROM_SNAPSHOT`.
+const SUSPENDED_FROM_SNAPSHOT: i32 = 5;
+const RESUMED_FROM_SNAPSHOT: i32 = 2;
 
 /// What is known of a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +92,18 @@ impl Knowledge {
             Class::StoragePool => self.pools.forget_all(),
             Class::Secret => self.secrets.forget_all(),
             _ => {}
+        }
+    }
+
+    /// Something has changed, and it cannot be told what.
+    pub(super) fn forget_all(&mut self) {
+        for class in [
+            Class::Domain,
+            Class::Network,
+            Class::StoragePool,
+            Class::Secret,
+        ] {
+            self.forget(class);
         }
     }
 
@@ -159,13 +177,6 @@ impl Knowledge {
         }
     }
 
-    /// Owners are to be asked for anew.
-    pub(super) fn forget_owners(&mut self) {
-        for domain in self.domains.pairs.values_mut() {
-            domain.owners = Vec::new();
-        }
-    }
-
     /// The name of a domain.
     pub(super) fn domain(&self, uuid: Uuid) -> Option<&str> {
         self.domains.pairs.get(&uuid).map(|domain| &*domain.name)
@@ -199,18 +210,25 @@ impl Knowledge {
         let Some(found) = event.objects().next() else {
             return;
         };
-        // The word behind the object, in the old form of the event and within the message of the new.
-        let kind = event.bytes().get(found.range.end..);
-        let kind = kind
-            .and_then(|rest| rest.first_chunk::<4>())
-            .map(|word| i32::from_be_bytes(*word));
+        // The words behind the object, in the old form of the event and within the message of the
+        // new.
+        let word = |at: usize| {
+            let rest = event.bytes().get(found.range.end + at..)?;
+            rest.first_chunk::<4>()
+                .map(|word| i32::from_be_bytes(*word))
+        };
+        let (kind, detail) = (word(0), word(4));
         match (procedure, found.object) {
             (
                 remote::DOMAIN_EVENT_LIFECYCLE | remote::DOMAIN_EVENT_CALLBACK_LIFECYCLE,
                 Object::Domain { uuid, name, .. },
             ) => {
-                let changed = matches!(kind, Some(DEFINED | UNDEFINED | STOPPED) | None);
-                // A start, a pause, a crash of the very same domain change nothing of it.
+                let changed = match (kind, detail) {
+                    (Some(SUSPENDED), Some(detail)) => detail == SUSPENDED_FROM_SNAPSHOT,
+                    (Some(RESUMED), Some(detail)) => detail == RESUMED_FROM_SNAPSHOT,
+                    (Some(SHUTDOWN | PMSUSPENDED | CRASHED), _) => false,
+                    _ => true,
+                };
                 if changed || self.domain(uuid) != Some(name) {
                     self.domains.epoch += 1;
                     self.domains.pairs.remove(&uuid);

@@ -5,9 +5,9 @@
 //! the call goes on, is refused, or is made on an object that does not exist. Replies and events
 //! leave out what the client may not see.
 //!
-//! - `case`, `content`: the judgement of one call.
+//! - `case`, `content`, `reference`: the judgement of one call.
 //! - `subject`: objects with what is proven of them.
-//! - `question`: what is asked of the daemon.
+//! - `question`, `questions`: what is asked of the daemon.
 //! - `knowledge`: what has been learned and still holds.
 //! - `watches`, `registration`: the events that tell how long it holds.
 //! - `stand_in`: objects that do not exist.
@@ -25,8 +25,10 @@ mod knowledge;
 mod leases;
 mod old_list;
 mod question;
+mod questions;
 pub mod quota;
 mod redaction;
+mod reference;
 pub mod refusal;
 mod registration;
 mod reply;
@@ -42,6 +44,7 @@ use std::time::Instant;
 use case::{Case, Follow, Outcome, Passage};
 use knowledge::{Knowledge, Since};
 use question::{Answers, Question};
+use questions::Questions;
 use quota::{Turn, TurnId};
 use refusal::Refusals;
 use stand_in::{StandIn, Texts};
@@ -51,7 +54,7 @@ use watches::{Watch, Watches};
 
 use super::calls::{Call, Calls, Effect};
 use super::streams::Streams;
-use super::{Action, Peer, UpstreamId, Verdict};
+use super::{Action, Peer, Setup, UpstreamId, Verdict};
 use crate::policy::access::{Allowed, Gate, Ruling, Table};
 use crate::protocol::fault::Fault;
 use crate::protocol::frame::{self, Frame};
@@ -70,6 +73,10 @@ pub(super) struct Line<'a> {
     pub(super) actions: &'a mut VecDeque<Action>,
     pub(super) now: Instant,
 }
+
+/// Notes of one connection; the next call that may need one waits in the client's socket. Each may
+/// be of a long list that must be asked about.
+const NOTES: usize = 64;
 
 /// Names a note.
 pub(super) type NoteId = u32;
@@ -95,8 +102,8 @@ enum What {
         texts: Texts,
         arguments: Vec<u8>,
     },
-    /// An answer that a task waits for.
-    Answer { task: u32, question: Question },
+    /// An answer that tasks wait for.
+    Answer(Question),
     /// An answer to a registration of the proxy's own.
     Watch(Watch),
     /// An answer to a registration of the client's that both use.
@@ -113,10 +120,13 @@ pub(super) struct Access {
     open: bool,
     /// Of the policy that the table is of.
     generation: u64,
+    /// Name of the daemon.
+    upstream: Arc<str>,
     knowledge: Knowledge,
     watches: Watches,
     stand_in: StandIn,
     tasks: Tasks,
+    questions: Questions,
     notes: HashMap<NoteId, Note>,
     next_note: NoteId,
     next_serial: u32,
@@ -125,26 +135,28 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// Under this table. `seed` is random; `prefix` begins the ids of the connection's refusals.
+    /// Under this table, before this daemon.
     pub(super) fn new(
         table: Arc<Table>,
         generation: u64,
-        seed: [u8; 16],
-        prefix: &Arc<str>,
+        upstream: &Arc<str>,
+        setup: &Setup,
     ) -> Self {
         Self {
             table,
             open: false,
             generation,
             knowledge: Knowledge::default(),
+            upstream: Arc::clone(upstream),
             watches: Watches::default(),
-            stand_in: StandIn::new(seed),
+            stand_in: StandIn::new(setup.seed),
             tasks: Tasks::default(),
+            questions: Questions::default(),
             notes: HashMap::new(),
             next_note: 0,
             next_serial: u32::MAX,
             next_turn: 0,
-            refusals: Refusals::new(prefix),
+            refusals: Refusals::new(&setup.refusals),
         }
     }
 
@@ -155,7 +167,9 @@ impl Access {
         if let Some(table) = table {
             // What the marks of the old rules said may be in another place by now.
             if self.table.owner_marks() != table.owner_marks() {
-                self.knowledge.forget_owners();
+                self.knowledge.forget(Class::Domain);
+                self.tasks.forget_owners();
+                self.questions.ask_owners_again();
             }
             self.table = table;
         }
@@ -212,7 +226,7 @@ impl Access {
                 Verdict::Relay(Peer::Upstream(line.upstream))
             }
             Gate::Refuse(denial) => {
-                let refusal = refusal::of_gate(header, denial);
+                let refusal = refusal::of_gate(header, frame.arguments(), denial);
                 self.refuse(header, refusal, line);
                 Verdict::Consumed
             }
@@ -225,7 +239,7 @@ impl Access {
         let Some(row) = table::lookup(header.program, header.procedure) else {
             return self.unknown(header, effect, line);
         };
-        if self.tasks.is_full(frame.payload.len()) {
+        if self.tasks.is_full(frame.payload.len()) || self.notes.len() >= NOTES {
             return Verdict::Hold;
         }
         let has_descriptors = header.kind == MessageType::CALL_WITH_FDS;
@@ -251,7 +265,7 @@ impl Access {
         );
         let Some(outcome) = outcome else {
             line.release(turn);
-            line.answer(header, &Fault::undecodable());
+            self.refuse_unreadable(header, line);
             return Verdict::Consumed;
         };
         match outcome {
@@ -263,7 +277,9 @@ impl Access {
                 let same = passage.arguments.is_none() && passage.procedure == header.procedure;
                 self.record(header, &passage.records, line);
                 if same {
-                    self.allowed(header, &passage.object, line);
+                    if let Some(granted) = &passage.granted {
+                        self.record_allowed(header, granted, line);
+                    }
                     let note = self.follow(header, passage, frame.arguments(), turn, line);
                     line.relay(header, effect, note);
                     return Verdict::Relay(Peer::Upstream(line.upstream));
@@ -302,13 +318,13 @@ impl Access {
     fn unknown(&mut self, header: Header, effect: Effect, line: &mut Line<'_>) -> Verdict {
         match self.table.decide_unknown() {
             Ruling::Allow(Allowed { shadow, .. }) => {
-                let refusal = shadow.map(|denial| refusal::of_gate(header, denial));
+                let refusal = shadow.map(|denial| refusal::of_gate(header, &[], denial));
                 self.record(header, refusal.as_slice(), line);
                 line.relay(header, effect, None);
                 Verdict::Relay(Peer::Upstream(line.upstream))
             }
             Ruling::Deny(denial) => {
-                self.refuse(header, refusal::of_gate(header, denial), line);
+                self.refuse(header, refusal::of_gate(header, &[], denial), line);
                 Verdict::Consumed
             }
             Ruling::Unknown => {
@@ -361,7 +377,9 @@ impl Access {
         let is_plain = passage.texts.is_empty() && turn.is_none();
         let arguments = match &passage.follow {
             Follow::Learn if is_plain && !teaches(row) => return None,
-            Follow::Check | Follow::Made => arguments.to_vec(),
+            // What was asked for, with the objects under their true names.
+            Follow::Check => passage.arguments.as_deref().unwrap_or(arguments).to_vec(),
+            Follow::Made => arguments.to_vec(),
             _ => Vec::new(),
         };
         let what = What::Client {
@@ -396,7 +414,9 @@ impl Access {
         turn: Option<Turn>,
         line: &mut Line<'_>,
     ) {
-        self.allowed(header, &passage.object, line);
+        if let Some(granted) = &passage.granted {
+            self.record_allowed(header, granted, line);
+        }
         let same = passage.procedure == header.procedure;
         let call = Header {
             procedure: passage.procedure,
@@ -425,20 +445,26 @@ impl Access {
 
     /// Asks the daemon what a task must know.
     fn start(&mut self, task: Task, questions: Vec<Question>, line: &mut Line<'_>) {
-        let id = self.tasks.add(task, &questions);
-        for question in questions {
-            for class in classes(&question) {
+        for question in &questions {
+            for class in classes(question) {
                 for watch in self.watches.wanted(*class) {
                     let note = self.note(None, What::Watch(watch), None);
                     self.ask(watch.register(), note, line, |writer| watch.encode(writer));
                 }
             }
-            let what = What::Answer {
-                task: id,
-                question: question.clone(),
-            };
-            let note = self.note(None, what, None);
-            let table = Arc::clone(&self.table);
+        }
+        let id = self.tasks.add(task, &questions);
+        for question in questions {
+            self.questions.add(question, id);
+        }
+        self.ask_next(line);
+    }
+
+    /// Asks as much as may be asked at once.
+    fn ask_next(&mut self, line: &mut Line<'_>) {
+        let table = Arc::clone(&self.table);
+        while let Some(question) = self.questions.next() {
+            let note = self.note(None, What::Answer(question.clone()), None);
             self.ask(question.procedure(), note, line, |writer| {
                 question.encode(table.owner_marks(), writer);
             });
@@ -476,6 +502,7 @@ impl Access {
     /// The client's calls that a lost upstream leaves unanswered, beside those that are outstanding
     /// there.
     pub(super) fn abandon(&mut self, actions: &mut VecDeque<Action>) -> Vec<Header> {
+        self.questions.clear();
         let (calls, turns) = self.tasks.abandon();
         for turn in turns {
             quota::give_back(turn, true, actions);

@@ -75,8 +75,9 @@ pub(super) enum Question {
     Interface(String),
     /// The binding of this port device.
     Binding(String),
-    /// The XML in a file that a domain was saved to.
-    SaveImage(String),
+    /// The XML in a file that a domain was saved to; with its passwords, if it is to be restored
+    /// by it.
+    SaveImage(String, bool),
     /// That the daemon ends a registration of the proxy's own.
     Release(Watch, i32),
 }
@@ -154,7 +155,7 @@ impl Question {
             Self::Interface(_) => remote::INTERFACE_LOOKUP_BY_NAME,
             Self::Binding(_) => remote::NWFILTER_BINDING_LOOKUP_BY_PORT_DEV,
             Self::Release(..) => watches::release(),
-            Self::SaveImage(_) => remote::DOMAIN_SAVE_IMAGE_GET_XML_DESC,
+            Self::SaveImage(..) => remote::DOMAIN_SAVE_IMAGE_GET_XML_DESC,
         }
     }
 
@@ -213,7 +214,8 @@ impl Question {
                 Object::StorageVol { pool, name, key }.encode(writer);
             }
             Self::Release(_, callback) => _ = writer.i32(*callback),
-            Self::SaveImage(path) => _ = writer.string(path).u32(0),
+            // `VIR_DOMAIN_SAVE_IMAGE_XML_SECURE` is 1.
+            Self::SaveImage(path, secure) => _ = writer.string(path).u32((*secure).into()),
         }
     }
 
@@ -244,8 +246,12 @@ impl Question {
     }
 
     /// What an error reply's payload is worth.
-    pub(super) fn bad(payload: &[u8]) -> Answer {
+    pub(super) fn bad(&self, payload: &[u8]) -> Answer {
         match fault::code_of(payload) {
+            Some(code::NO_DOMAIN_METADATA) => match self {
+                Self::Owner(..) => Answer::Owner(None),
+                _ => Answer::Failed,
+            },
             Some(
                 code::NO_DOMAIN
                 | code::NO_NETWORK
@@ -255,7 +261,6 @@ impl Question {
                 | code::NO_INTERFACE
                 | code::NO_NWFILTER
                 | code::NO_SECRET
-                | code::NO_DOMAIN_METADATA
                 | code::NO_NWFILTER_BINDING,
             ) => Answer::Absent,
             _ => Answer::Failed,

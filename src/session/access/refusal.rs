@@ -2,25 +2,32 @@
 //!
 //! A refusal has an id, which the client sees in the error and which is in the record. The same
 //! refusal again has the same id and is counted; it is recorded anew each time that its count has
-//! doubled, so that a client that goes on trying fills no log.
+//! doubled, and at the end, so that a client that goes on trying fills no log.
+//!
+//! - `counts`: which refusals are the same, and how often they have happened.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+mod counts;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::case::Refusal;
+pub(super) use counts::Refusals;
+
+use super::case::{Granted, Refusal};
 use super::{Access, Line};
-use crate::policy::access::{Denial, Permission, needs};
+use crate::policy::access::{Denial, Permission, Reason, RuleId, Subject};
 use crate::protocol::fault::Fault;
 use crate::protocol::header::{Header, Procedure, Program};
+use crate::protocol::object::Object;
+use crate::protocol::payload::Payload;
 use crate::protocol::table;
 use crate::session::Action;
 
-/// Refusals of one connection that are told apart; all are forgotten when one more comes.
-const REMEMBERED: usize = 256;
+/// Bytes of a text in a record: names and paths are shorter, and what is longer is cut.
+const MAX_TEXT: usize = 1024;
 
 /// What happened to a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// It was passed on.
     Allowed,
@@ -32,13 +39,16 @@ pub enum Verdict {
     Shadow,
 }
 
-/// A record of one decision. No text of it is longer than a name: no XML, no secret.
+/// A record of one decision. Its texts are names, paths and words of the proxy's own, of a
+/// kilobyte at most: no XML, no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Names the refusal; empty for allowed calls.
     pub id: Arc<str>,
     /// What happened.
     pub verdict: Verdict,
+    /// Name of the daemon that the call was for.
+    pub upstream: Arc<str>,
     /// Program of the call.
     pub program: Program,
     /// Procedure of the call.
@@ -49,7 +59,9 @@ pub struct Record {
     pub permission: Option<Permission>,
     /// Line of the rule that decided.
     pub rule: Option<usize>,
-    /// Why it was refused.
+    /// Why it was refused, if the rules say so.
+    pub cause: Option<Reason>,
+    /// Why it was refused, for people.
     pub reason: String,
     /// Generation of the policy.
     pub generation: u64,
@@ -68,46 +80,8 @@ impl Record {
     }
 }
 
-/// The refusals of one connection.
-#[derive(Debug)]
-pub(super) struct Refusals {
-    prefix: Arc<str>,
-    next: u64,
-    seen: HashMap<u64, (Arc<str>, u64)>,
-}
-
-impl Refusals {
-    pub(super) fn new(prefix: &Arc<str>) -> Self {
-        Self {
-            prefix: Arc::clone(prefix),
-            next: 1,
-            seen: HashMap::new(),
-        }
-    }
-
-    /// The id of a refusal, and how often it has happened by now.
-    fn count(&mut self, header: Header, refusal: &Refusal) -> (Arc<str>, u64) {
-        let mut hasher = DefaultHasher::new();
-        let rule = refusal.denial.as_ref().and_then(|denial| denial.rule);
-        (header.program.0, header.procedure.0, rule).hash(&mut hasher);
-        (&refusal.object, &refusal.reason, refusal.hidden).hash(&mut hasher);
-        let key = hasher.finish();
-        if self.seen.len() >= REMEMBERED && !self.seen.contains_key(&key) {
-            self.seen.clear();
-        }
-        let (prefix, next) = (&self.prefix, &mut self.next);
-        let (id, count) = self.seen.entry(key).or_insert_with(|| {
-            let id = format!("{prefix}-{next}").into();
-            *next += 1;
-            (id, 0)
-        });
-        *count += 1;
-        (Arc::clone(id), *count)
-    }
-}
-
-/// A procedure that is refused whatever its object.
-pub(super) fn of_gate(header: Header, denial: Denial) -> Refusal {
+/// A procedure that is refused whatever its object, which only the record has.
+pub(super) fn of_gate(header: Header, arguments: &[u8], denial: Denial) -> Refusal {
     let reason = match (
         denial.permission,
         table::lookup(header.program, header.procedure),
@@ -118,38 +92,92 @@ pub(super) fn of_gate(header: Header, denial: Denial) -> Refusal {
     };
     Refusal {
         permission: denial.permission,
-        object: String::new(),
-        reason,
         denial: Some(denial),
-        hidden: false,
+        object: claimed(header, arguments).unwrap_or_default(),
+        ..without_object(reason)
     }
+}
+
+/// The first object in the arguments of a call, as the client names it: nothing of it is proven.
+fn claimed(header: Header, arguments: &[u8]) -> Option<String> {
+    let row = table::lookup(header.program, header.procedure)?;
+    let arguments = Payload::read(row.args, arguments).ok()?;
+    let object = arguments.objects().next()?.object;
+    let of = Subject::of(object.class());
+    let subject = match object {
+        Object::Domain { name, uuid, .. }
+        | Object::Network { name, uuid }
+        | Object::Nwfilter { name, uuid }
+        | Object::StoragePool { name, uuid } => Subject {
+            name: Some(name),
+            uuid: Some(uuid),
+            ..of
+        },
+        Object::NetworkPort { network, uuid, .. } => Subject {
+            network: Some(network),
+            uuid: Some(uuid),
+            ..of
+        },
+        Object::StorageVol { pool, name, .. } => Subject {
+            pool: Some(pool),
+            name: Some(name),
+            ..of
+        },
+        Object::NwfilterBinding { port_dev: name, .. }
+        | Object::Interface { name, .. }
+        | Object::NodeDevice { name } => Subject {
+            name: Some(name),
+            ..of
+        },
+        Object::Secret { uuid, usage, .. } => Subject {
+            uuid: Some(uuid),
+            usage: Some(usage),
+            ..of
+        },
+    };
+    Some(format!("{subject} (as the client names it)"))
 }
 
 /// A call with descriptors whose object is called otherwise than it says.
 pub(super) fn misnamed() -> Refusal {
+    without_object("the object has another name than the call says")
+}
+
+/// A call that nothing can be said about.
+fn without_object(reason: impl Into<String>) -> Refusal {
     Refusal {
         permission: None,
         object: String::new(),
         denial: None,
-        reason: "the object has another name than the call says".into(),
-        hidden: false,
+        reason: reason.into(),
     }
 }
 
 /// A call of which the rules cannot say what it is.
 pub(super) fn undecided() -> Refusal {
-    Refusal {
-        reason: "it cannot be told what the call does".into(),
-        ..misnamed()
-    }
+    without_object("it cannot be told what the call does")
 }
 
 impl Access {
     /// Refuses a call.
     pub(super) fn refuse(&mut self, header: Header, refusal: Refusal, line: &mut Line<'_>) {
         let id = self.write(header, &refusal, Verdict::Refused, line);
-        let text = format!("{} (refusal {id})", refusal.reason);
+        let text = format!("{} (refusal {id})", bounded(&refusal.reason));
         line.answer(header, &Fault::denied(text));
+    }
+
+    /// Refuses a call whose arguments cannot be read, as the daemon would.
+    pub(super) fn refuse_unreadable(&mut self, header: Header, line: &mut Line<'_>) {
+        let refusal = without_object("the arguments cannot be read");
+        self.write(header, &refusal, Verdict::Refused, line);
+        line.answer(header, &Fault::undecodable());
+    }
+
+    /// Refuses a call because the daemon does not say what the decision rests on.
+    pub(super) fn refuse_undecided(&mut self, header: Header, line: &mut Line<'_>) {
+        let refusal = without_object("the daemon did not tell what access is decided on");
+        self.write(header, &refusal, Verdict::Refused, line);
+        line.answer(header, &Fault::undecided());
     }
 
     /// Records what a decision has left aside: hidden objects, and rules in shadow.
@@ -165,25 +193,26 @@ impl Access {
         }
     }
 
-    /// Records an allowed call, if the policy wants calls of its kind recorded.
-    pub(super) fn allowed(&mut self, header: Header, object: &str, line: &mut Line<'_>) {
-        let needs = needs(header.program, header.procedure);
-        let mut needs = needs.iter().flat_map(|needs| &needs.permissions);
-        let Some(need) = needs.find(|need| self.table.records(need.permission)) else {
-            return;
+    /// Records an allowed call.
+    pub(super) fn record_allowed(
+        &mut self,
+        header: Header,
+        granted: &Granted,
+        line: &mut Line<'_>,
+    ) {
+        let record = Record {
+            object: bounded(&granted.object).to_owned(),
+            permission: Some(granted.permission),
+            rule: self.line_of(granted.rule),
+            ..self.blank(header, Verdict::Allowed)
         };
-        line.actions.push_back(Action::Audit(Box::new(Record {
-            id: "".into(),
-            verdict: Verdict::Allowed,
-            program: header.program,
-            procedure: header.procedure,
-            object: object.to_owned(),
-            permission: Some(need.permission),
-            rule: None,
-            reason: String::new(),
-            generation: self.generation,
-            count: 1,
-        })));
+        line.actions.push_back(Action::Audit(Box::new(record)));
+    }
+
+    /// Records how often refusals have happened whose last count is not recorded yet. They count
+    /// from the beginning after that.
+    pub(in crate::session) fn record_counts(&mut self, actions: &mut VecDeque<Action>) {
+        actions.extend(self.refusals.finish());
     }
 
     fn write(
@@ -193,25 +222,60 @@ impl Access {
         verdict: Verdict,
         line: &mut Line<'_>,
     ) -> Arc<str> {
-        let (id, count) = self.refusals.count(header, refusal);
-        if count.is_power_of_two() {
-            line.actions.push_back(Action::Audit(Box::new(Record {
-                id: Arc::clone(&id),
-                verdict,
-                program: header.program,
-                procedure: header.procedure,
-                object: refusal.object.clone(),
-                permission: refusal.permission,
-                rule: refusal
-                    .denial
-                    .as_ref()
-                    .and_then(|denial| self.table.rule(denial.rule?))
-                    .map(|rule| rule.line),
-                reason: refusal.reason.clone(),
-                generation: self.generation,
-                count,
-            })));
+        let record = Record {
+            object: bounded(&refusal.object).to_owned(),
+            permission: refusal.permission,
+            rule: self.line_of(refusal.denial.and_then(|denial| denial.rule)),
+            cause: refusal.denial.map(|denial| denial.reason),
+            reason: bounded(&refusal.reason).to_owned(),
+            ..self.blank(header, verdict)
+        };
+        self.refusals.count(record, line.now, line.actions)
+    }
+
+    fn line_of(&self, rule: Option<RuleId>) -> Option<usize> {
+        Some(self.table.rule(rule?)?.line)
+    }
+
+    /// What every record says of a call.
+    fn blank(&self, header: Header, verdict: Verdict) -> Record {
+        Record {
+            id: Arc::default(),
+            verdict,
+            upstream: Arc::clone(&self.upstream),
+            program: header.program,
+            procedure: header.procedure,
+            object: String::new(),
+            permission: None,
+            rule: None,
+            cause: None,
+            reason: String::new(),
+            generation: self.generation,
+            count: 1,
         }
-        id
+    }
+}
+
+/// The text, or its beginning.
+fn bounded(text: &str) -> &str {
+    let ends = (0..=MAX_TEXT).rev();
+    let mut beginnings = ends.filter_map(|end| text.get(..end));
+    match text.len() {
+        0..=MAX_TEXT => text,
+        _ => beginnings.next().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        assert_eq!(bounded("acme-web1"), "acme-web1");
+        assert_eq!(bounded(&"x".repeat(MAX_TEXT)).len(), MAX_TEXT);
+        assert_eq!(bounded(&"x".repeat(MAX_TEXT + 1)).len(), MAX_TEXT);
+        let text = bounded(&format!("x{}", "ä".repeat(MAX_TEXT))).to_owned();
+        assert_eq!((text.len(), text.chars().last()), (MAX_TEXT - 1, Some('ä')));
     }
 }

@@ -45,7 +45,7 @@ impl Access {
                     follow: Follow::Learn,
                     texts,
                     records: Vec::new(),
-                    object: String::new(),
+                    granted: None,
                     claimed: Claimed::new(),
                 };
                 self.send(header, effect, passage, &[], None, line);

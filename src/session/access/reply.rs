@@ -1,7 +1,7 @@
 //! Replies on their way to the client, and answers to what the proxy has asked itself.
 
-use super::case::{Case, Follow, Form};
-use super::question::{Answers, Question};
+use super::case::{self, Case, Follow, Form};
+use super::question::{Answer, Answers, Question};
 use super::quota::Claimed;
 use super::stand_in::Texts;
 use super::subject::{Asked, Resolved};
@@ -78,20 +78,25 @@ impl Access {
                 }
                 Verdict::Relay(Peer::Client)
             }
-            (What::Answer { task, question }, _) => {
+            (What::Answer(question), _) => {
                 if let Question::Release(watch, _) = &question {
                     self.watches.ended(*watch);
                     self.knowledge.forget(watch.class);
                 }
-                self.learn_answer(&question, good, payload, since);
-                let answer = if good {
-                    question.good(payload, self.table.owner_marks())
-                } else {
-                    Question::bad(payload)
-                };
-                if let Some(task) = self.tasks.answered(task, question, answer) {
-                    self.resume(task, line);
+                if let Some(tasks) = self.questions.answered(&question) {
+                    self.learn_answer(&question, good, payload, since);
+                    let answer = if good {
+                        question.good(payload, self.table.owner_marks())
+                    } else {
+                        question.bad(payload)
+                    };
+                    for task in tasks {
+                        if let Some(task) = self.tasks.answered(task, &question, answer.clone()) {
+                            self.resume(task, line);
+                        }
+                    }
                 }
+                self.ask_next(line);
                 Verdict::Consumed
             }
             (What::Client { .. }, None) => Verdict::Consumed,
@@ -163,7 +168,7 @@ impl Access {
                     follow: Follow::Learn,
                     texts,
                     records: Vec::new(),
-                    object: String::new(),
+                    granted: None,
                     claimed: Claimed::new(),
                 };
                 self.send(original, Effect::None, passage, &[], None, line);
@@ -225,7 +230,7 @@ impl Access {
         match outcome {
             None => {
                 line.release(turn);
-                line.answer(header, &Fault::undecodable());
+                self.refuse_unreadable(header, line);
             }
             Some(Outcome::Refuse(refusal)) => {
                 line.release(turn);
@@ -237,7 +242,7 @@ impl Access {
             }
             Some(Outcome::Ask(_) | Outcome::Await(_)) if rounds >= ROUNDS => {
                 line.release(turn);
-                line.answer(header, &Fault::undecided());
+                self.refuse_undecided(header, line);
             }
             Some(outcome @ (Outcome::Ask(_) | Outcome::Await(_))) => {
                 let task = Task::new(Kind::Call(effect), header, &payload, answers, line.now);
@@ -350,25 +355,38 @@ impl Access {
             return internal();
         };
         let mut asked = Asked::default();
-        let mut hidden = None;
+        let (mut refusals, mut is_hidden, mut grant) = (Vec::new(), false, None);
         for found in found.objects() {
-            match self.view(answers).told(&found.object, &mut asked) {
+            let subject = match self.view(answers).told(&found.object, &mut asked) {
                 Resolved::Pending => return Fate::Ask(asked),
-                Resolved::Subject(subject) if self.sees(&subject) => {}
-                Resolved::Subject(subject) => {
-                    let denial = match self.table.visible(&subject) {
-                        Ruling::Deny(denial) => Some(denial),
-                        Ruling::Allow(_) | Ruling::Unknown => None,
-                    };
-                    hidden = Some(super::case::hidden(&subject, denial));
-                }
                 Resolved::Absent => return internal(),
-            }
+                Resolved::Subject(subject) => subject,
+            };
+            let getattr = Permission::getattr(subject.class);
+            let denial = match self.table.settle(getattr, &subject) {
+                Ruling::Allow(allowed) => {
+                    if self.table.records(getattr) {
+                        grant = Some(case::granted(getattr, &subject, allowed.rule));
+                    }
+                    let shadow = allowed
+                        .shadow
+                        .map(|shadow| case::hidden(&subject, Some(shadow)));
+                    refusals.extend(shadow);
+                    continue;
+                }
+                Ruling::Deny(denial) => Some(denial),
+                Ruling::Unknown => None,
+            };
+            is_hidden = true;
+            refusals.push(case::hidden(&subject, denial));
         }
-        let Some(hidden) = hidden else {
+        self.record(original, &refusals, line);
+        if !is_hidden {
+            if let Some(grant) = &grant {
+                self.record_allowed(original, grant, line);
+            }
             return Fate::Same;
-        };
-        self.record(original, &[hidden], line);
+        }
         let empty = Answers::new();
         let stand_in = Payload::read(row.args, arguments).ok().and_then(|args| {
             let case = Case {
@@ -413,14 +431,12 @@ impl Access {
             let answer = if good {
                 question.good(payload, self.table.owner_marks())
             } else {
-                Question::bad(payload)
+                question.bad(payload)
             };
-            let owner = match &answer {
-                super::question::Answer::Owner(owner) => owner.as_deref(),
-                super::question::Answer::Absent => None,
-                _ => return,
-            };
-            self.knowledge.learn_owner(*uuid, *place, owner, since);
+            if let Answer::Owner(owner) = &answer {
+                let owner = owner.as_deref();
+                self.knowledge.learn_owner(*uuid, *place, owner, since);
+            }
         } else if good {
             let header =
                 Header::remote_call(question.procedure(), crate::protocol::header::Serial(0));

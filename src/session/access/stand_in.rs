@@ -51,11 +51,15 @@ impl StandIn {
         format!("{text}{}", self.suffix)
     }
 
-    /// A path that does not exist. Daemons drop slashes at its end in one of two places of an error.
+    /// A path that does not exist. Slashes at its end stay there: daemons clean them away, and say
+    /// so.
     pub(super) fn path(&self, path: &str, texts: &mut Texts) -> String {
-        let name = path.trim_end_matches('/');
-        let slashes = path.get(name.len()..).unwrap_or("");
-        self.text(name, texts) + slashes
+        let trimmed = path.trim_end_matches('/');
+        if trimmed.is_empty() {
+            return self.text(path, texts);
+        }
+        let slashes = path.strip_prefix(trimmed).unwrap_or_default();
+        self.text(trimmed, texts) + slashes
     }
 
     /// A UUID that does not exist.

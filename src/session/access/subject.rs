@@ -97,7 +97,8 @@ impl<'a> View<'a> {
             }
             Object::Network { uuid, .. } => {
                 subject.uuid = Some(uuid);
-                if asks.contains(Attribute::Name) {
+                // Some drivers go by the name: it must be true even where no rule looks at it.
+                if !asks.is_empty() {
                     match self.network(uuid, asked) {
                         Fact::Is(name) => subject.name = Some(name),
                         other => return other.without(subject),
@@ -117,7 +118,8 @@ impl<'a> View<'a> {
             }
             Object::StoragePool { uuid, .. } => {
                 subject.uuid = Some(uuid);
-                if asks.contains(Attribute::Name) {
+                // Some drivers go by the name: it must be true even where no rule looks at it.
+                if !asks.is_empty() {
                     match self.pool(uuid, asked) {
                         Fact::Is(name) => subject.name = Some(name),
                         other => return other.without(subject),
@@ -275,7 +277,8 @@ impl<'a> View<'a> {
                         pending = true;
                     }
                     Some(Answer::Owner(Some(found))) => owner = Owner::Is(found),
-                    Some(Answer::Absent | Answer::Owner(None)) => {}
+                    Some(Answer::Owner(None)) => {}
+                    Some(Answer::Absent) => return Fact::Absent,
                     Some(_) => return Fact::Failed,
                 },
             }

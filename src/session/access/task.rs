@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Tasks of one connection; the next call waits in the client's socket.
 const TASKS: usize = 64;
 
-/// Bytes that tasks may keep of more than one frame.
+/// Bytes that tasks, or events that wait, may keep of more than one frame.
 const BYTES: usize = 1 << 20;
 
 /// Events that may wait behind one that is not decided. What comes beyond is lost to the client, as
@@ -142,7 +142,18 @@ pub(super) struct Tasks {
     next: u32,
     bytes: usize,
     /// Events in order; a task decides on the first of them.
-    pub(super) events: VecDeque<(Header, Vec<u8>)>,
+    pub(super) events: VecDeque<Event>,
+    /// Bytes of their payloads.
+    event_bytes: usize,
+}
+
+/// An event that waits.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub(super) header: Header,
+    pub(super) payload: Vec<u8>,
+    /// What it is judged by, beside what is known.
+    pub(super) answers: Answers,
 }
 
 impl Tasks {
@@ -169,14 +180,28 @@ impl Tasks {
     }
 
     /// An answer has come. Returns the task if it waits for no other, and goes on by itself.
-    pub(super) fn answered(&mut self, id: u32, question: Question, answer: Answer) -> Option<Task> {
+    pub(super) fn answered(
+        &mut self,
+        id: u32,
+        question: &Question,
+        answer: Answer,
+    ) -> Option<Task> {
         let task = self.tasks.get_mut(&id)?;
-        task.pending.remove(&question);
-        task.answers.insert(question, answer);
+        task.pending.remove(question);
+        task.answers.insert(question.clone(), answer);
         if task.is_waiting() || matches!(task.kind, Kind::Held) {
             return None;
         }
         self.remove(id)
+    }
+
+    /// What was said of owners does not count any more.
+    pub(super) fn forget_owners(&mut self) {
+        let tasks = self.tasks.values_mut().map(|task| &mut task.answers);
+        let events = self.events.iter_mut().map(|event| &mut event.answers);
+        for answers in tasks.chain(events) {
+            answers.retain(|question, _| !matches!(question, Question::Owner(..)));
+        }
     }
 
     /// A turn has come. Returns the task that awaits it, unless its frame waits in the inbox; an
@@ -267,17 +292,36 @@ impl Tasks {
     /// tasks had or awaited.
     pub(super) fn abandon(&mut self) -> (Vec<Header>, Vec<TurnId>) {
         self.events.clear();
-        self.bytes = 0;
+        (self.bytes, self.event_bytes) = (0, 0);
         let tasks = std::mem::take(&mut self.tasks);
         let turns = tasks.values().filter_map(Task::turn_id).collect();
         (tasks.values().filter_map(Task::call).collect(), turns)
     }
 
+    /// The first of the events that wait.
+    pub(super) fn next_event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        self.event_bytes -= event.payload.len();
+        Some(event)
+    }
+
+    /// The first of the events must wait further.
+    pub(super) fn put_event_back(&mut self, event: Event) {
+        self.event_bytes += event.payload.len();
+        self.events.push_front(event);
+    }
+
     /// An event waits behind others. `false` if there are too many.
-    pub(super) fn queue(&mut self, header: Header, payload: &[u8]) -> bool {
-        let fits = self.events.len() < EVENTS;
+    pub(super) fn queue(&mut self, header: Header, payload: &[u8], answers: Answers) -> bool {
+        let bytes = self.event_bytes + payload.len();
+        let fits = self.events.len() < EVENTS && (self.events.is_empty() || bytes <= BYTES);
         if fits {
-            self.events.push_back((header, payload.to_vec()));
+            self.event_bytes = bytes;
+            self.events.push_back(Event {
+                header,
+                payload: payload.to_vec(),
+                answers,
+            });
         }
         fits
     }

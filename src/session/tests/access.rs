@@ -1,5 +1,8 @@
 //! Under access rules: what a tenant may do and see, and what the proxy asks to know it.
 
+mod attacks;
+mod references;
+
 use super::*;
 use crate::policy::{self, access::Table};
 use crate::protocol::object::{Object, Uuid};
@@ -38,18 +41,18 @@ access:{rules}"
 }
 
 /// An open connection of a client under these rules.
-fn under(rules: &str) -> Rig {
+pub(super) fn under(rules: &str) -> Rig {
     let mut rig = Rig::start();
     rig.router.access = table(rules);
     rig.open();
     rig
 }
 
-fn uuid(number: u8) -> Uuid {
+pub(super) fn uuid(number: u8) -> Uuid {
     Uuid([number; 16])
 }
 
-fn domain(name: &str, number: u8) -> Object<'_> {
+pub(super) fn domain(name: &str, number: u8) -> Object<'_> {
     Object::Domain {
         name,
         uuid: uuid(number),
@@ -57,17 +60,17 @@ fn domain(name: &str, number: u8) -> Object<'_> {
     }
 }
 
-fn on(procedure: Procedure, serial: u32, object: Object<'_>) -> Msg {
+pub(super) fn on(procedure: Procedure, serial: u32, object: Object<'_>) -> Msg {
     let header = Header::remote_call(procedure, Serial(serial));
     Msg::new(header, |writer| object.encode(writer))
 }
 
-fn by_name(procedure: Procedure, serial: u32, name: &str) -> Msg {
+pub(super) fn by_name(procedure: Procedure, serial: u32, name: &str) -> Msg {
     let header = Header::remote_call(procedure, Serial(serial));
     Msg::new(header, |writer| _ = writer.string(name))
 }
 
-fn error_about(call: &Msg, code: i32, text: &str) -> Msg {
+pub(super) fn error_about(call: &Msg, code: i32, text: &str) -> Msg {
     Msg::new(call.header.answer(Status::ERROR), |writer| {
         writer.i32(code).i32(10).optional_string(Some(text)).i32(2);
         writer.u32(0).optional_string(Some("Domain not found: %s"));

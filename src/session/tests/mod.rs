@@ -13,6 +13,7 @@
 )]
 
 mod access;
+mod audit;
 mod authenticating;
 mod calls;
 mod descriptors;

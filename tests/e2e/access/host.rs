@@ -1,6 +1,7 @@
 //! A host of two tenants with the proxy before it, and its clients by both ways.
 
 use std::cell::{RefCell, RefMut};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::caller::Caller;
@@ -146,7 +147,7 @@ impl Host {
     #[track_caller]
     pub(super) fn reload(&mut self, access: &str) {
         let text = policy(self.proxy.dir(), &self.system.socket(), self.port, access);
-        std::fs::write(self.proxy.policy(), text).unwrap();
+        fs::write(self.proxy.policy(), text).unwrap();
         let messages = self.proxy.reload();
         assert!(
             !messages.iter().any(|message| message.contains("refused")),

@@ -11,7 +11,7 @@ use crate::support::table::{Procedure, procedures};
 use crate::support::tenants::{
     ACME, Driver, GLOBEX, IDENTITIES, NOBODY, Size, Tenant, as_nobody, uuid_text,
 };
-use crate::support::tool::{Tool, virsh};
+use crate::support::tool::{Tool, python, virsh};
 use crate::support::value::{Shape, Value};
 use crate::support::wire::RpcError;
 
@@ -470,10 +470,7 @@ fn a_tenant_does_what_it_wants_with_its_own_and_others_what_they_may() {
 fn python_lists_and_looks_up_what_a_tenant_has() {
     let host = Host::start(Driver::Qemu, SMALL);
     let run = |tool: Tool| -> Vec<String> { tool.run().ok().lines().map(str::to_owned).collect() };
-    let truth = run(crate::support::tool::python(
-        LISTS,
-        &[&host.system.uri("qemu:///system")],
-    ));
+    let truth = run(python(LISTS, &[&host.system.uri("qemu:///system")]));
     assert!(truth.len() > 150, "{truth:#?}");
     for way in WAYS {
         for tenant in [ACME, GLOBEX] {

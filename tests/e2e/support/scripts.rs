@@ -20,6 +20,7 @@ macro_rules! script {
 script!(AS_USER, "as_user.py");
 script!(CLOSE_CALLBACK, "close_callback.py");
 script!(CONSOLE, "console.py");
+script!(DEFINITIONS, "definitions.py");
 script!(DESCRIPTORS, "descriptors.py");
 script!(EVENTS, "events.py");
 script!(FILL, "fill.py");

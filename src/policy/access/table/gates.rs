@@ -79,6 +79,7 @@ impl Table {
     fn gate_of(&self, program: Program, procedure: Procedure, needs: &Needs) -> Gate {
         let has_content = guard::has_content(program, procedure);
         let mut judge = needs.classes.iter().any(|class| !self.sees_all(*class));
+        judge |= has_content && self.asks_of_references();
         if (program, procedure) == (Program::REMOTE, table::remote::NETWORK_GET_DHCP_LEASES) {
             // Leases are of domains, although they name none.
             judge |= !self.sees_all(Class::Domain);

@@ -188,7 +188,10 @@ fn what_is_missing_matters_only_if_it_can_change_the_answer() {
             let least = policy.last().copied().unwrap_or(0);
             policies.extend((least..states.len()).map(|next| [&policy[..], &[next]].concat()));
         }
-        let written: Vec<(Kind, On)> = policy.iter().map(|place| states[*place]).collect();
+        let written = policy
+            .iter()
+            .filter_map(|place| states.get(*place).copied());
+        let written: Vec<(Kind, On)> = written.collect();
         for shadow in [false, true] {
             let rules = written.iter().map(|(kind, on)| {
                 let effect = match kind {

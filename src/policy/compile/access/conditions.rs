@@ -2,15 +2,13 @@
 
 use crate::policy::access::Attribute;
 use crate::policy::access::condition::{Condition, Test, UuidPattern};
+use crate::policy::access::subject::USAGE_TYPES;
 use crate::policy::compile::{Compiler, elements};
 use crate::policy::pattern::Pattern;
 use crate::policy::raw::{self, OneOrMany};
 use crate::policy::report::{Problem, quoted};
 use crate::policy::yaml::Pointer;
 use crate::protocol::object::{Class, Uuid};
-
-/// Their places are libvirt's numbers.
-const USAGE_TYPES: [&str; 6] = ["none", "volume", "ceph", "iscsi", "tls", "vtpm"];
 
 type Texts = Option<OneOrMany<raw::PatternText>>;
 

@@ -23,6 +23,8 @@ pub(super) struct Sets {
     values: Vec<Option<Granted>>,
     /// Places of those that something names.
     used: HashSet<usize>,
+    /// What was named before: many rules name the same.
+    known: HashMap<String, Named>,
 }
 
 impl Sets {
@@ -40,6 +42,7 @@ impl Sets {
 }
 
 /// What an element of a list of permissions names.
+#[derive(Debug, Clone, Copy)]
 enum Named {
     Granted(Granted),
     /// A set of the file's own.
@@ -72,7 +75,7 @@ impl Compiler<'_, '_> {
             let at = at.key(name);
             members.push(texts.0.as_ref().and_then(|texts| {
                 let named: Vec<Option<Named>> = elements(texts, &at)
-                    .map(|(at, text)| self.named(&text.0, &at, &sets))
+                    .map(|(at, text)| self.named(&text.0, &at, &mut sets))
                     .collect();
                 named.into_iter().collect()
             }));
@@ -144,7 +147,16 @@ impl Compiler<'_, '_> {
         union(all.into_iter())
     }
 
-    fn named(&mut self, text: &str, at: &Pointer, sets: &Sets) -> Option<Named> {
+    fn named(&mut self, text: &str, at: &Pointer, sets: &mut Sets) -> Option<Named> {
+        if let Some(named) = sets.known.get(text) {
+            return Some(*named);
+        }
+        let named = self.look_up(text, at, sets)?;
+        sets.known.insert(text.to_owned(), named);
+        Some(named)
+    }
+
+    fn look_up(&mut self, text: &str, at: &Pointer, sets: &Sets) -> Option<Named> {
         let words = in_words(text);
         let Some((class, action)) = words.split_once(':') else {
             if words == "*" {

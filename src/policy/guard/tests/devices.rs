@@ -342,6 +342,13 @@ fn interfaces_are_on_the_networks_of_the_rule() {
         assert_eq!(device(&only_networks, xml).is_empty(), networks, "{xml}");
         assert_eq!(device(&Guards::default(), xml), "", "{xml}");
     }
+    let listen = |network: &str| {
+        let xml =
+            format!("<graphics type='vnc'><listen type='network' network='{network}'/></graphics>");
+        device(&only_networks, &xml)
+    };
+    assert_eq!(listen("acme-1"), "");
+    assert!(listen("globex").starts_with("networks: "));
     // What would go round it.
     assert!(against_domain(&only_networks, "<qemu:commandline/>").starts_with("networks: "));
 }

@@ -298,6 +298,25 @@ fn networks_are_on_the_bridges_of_the_rule() {
     ] {
         assert!(network(inner).starts_with("bridges: "), "{inner}");
     }
+    // Where no bridge is listed, none that is there may be used; a new one may.
+    let alone = Guards {
+        bridges: None,
+        ..guards.clone()
+    };
+    for (inner, allowed) in [
+        ("<forward mode='nat'/><bridge name='virbr7'/>", true),
+        ("<bridge name='virbr7'/>", true),
+        ("<forward mode='bridge'/><bridge name='br0'/>", false),
+        ("<forward mode='nat' dev='eth0'/>", false),
+        (
+            "<forward mode='passthrough'><interface dev='eth0'/></forward>",
+            false,
+        ),
+    ] {
+        let xml = format!("<network><name>acme-1</name>{inner}</network>");
+        let said = against(&alone, r::NETWORK_DEFINE_XML, "xml", &xml);
+        assert_eq!(said.is_empty(), allowed, "{inner}: {said:?}");
+    }
     let other = "<network><name>globex</name></network>";
     assert!(against(&guards, r::NETWORK_DEFINE_XML, "xml", other).starts_with("networks: "));
     let options = "<network xmlns:d='http://libvirt.org/schemas/network/dnsmasq/1.0'><name>acme-1</name>\

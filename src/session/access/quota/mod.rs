@@ -183,7 +183,6 @@ impl<'a> Case<'a> {
             object: object.unwrap_or_default(),
             denial: Some(Denial::of_quota(shadow)),
             reason,
-            hidden: false,
         };
         if shadow {
             progress.records.push(refusal);

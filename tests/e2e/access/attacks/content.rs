@@ -1,6 +1,8 @@
 //! What is named by the content of calls: XML, files, new names.
 
 use std::fmt::Write;
+use std::fs;
+use std::path::Path;
 
 use super::super::host::{Host, SMALL, WAYS, Way};
 use super::super::said::{said, said_as_of_nobody};
@@ -243,7 +245,7 @@ fn anothers_save_image_is_neither_restored_nor_read_nor_changed() {
         host.root().call("DOMAIN_SAVE", &[dom(), to]).unwrap();
     }
     let before = everything(&mut host.root());
-    let before_image = std::fs::read(dir.join("globex.save")).unwrap();
+    let before_image = fs::read(dir.join("globex.save")).unwrap();
     for way in WAYS {
         let mut client = host.caller("acme", way);
         let paused = || ("flags", Value::Int(4));
@@ -279,10 +281,7 @@ fn anothers_save_image_is_neither_restored_nor_read_nor_changed() {
             .unwrap();
     }
     assert_eq!(before, everything(&mut host.root()));
-    assert_eq!(
-        before_image,
-        std::fs::read(dir.join("globex.save")).unwrap()
-    );
+    assert_eq!(before_image, fs::read(dir.join("globex.save")).unwrap());
     let mut client = host.caller("acme", Way::Unix);
     let paused = ("flags", Value::Int(4));
     let from = ("from", image(ACME, &dir));
@@ -292,7 +291,7 @@ fn anothers_save_image_is_neither_restored_nor_read_nor_changed() {
 }
 
 /// The save image of a tenant's domain 1.
-fn image(tenant: Tenant, dir: &std::path::Path) -> Value {
+fn image(tenant: Tenant, dir: &Path) -> Value {
     let path = dir.join(format!("{}.save", tenant.name));
     path.display().to_string().into()
 }

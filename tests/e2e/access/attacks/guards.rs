@@ -75,18 +75,20 @@ fn paths_stay_in_the_folders_of_the_rule() {
                 "<domainsnapshot><name>acme-s</name><disks><disk name='vda' snapshot='external'>\
                  <source file='{path}'/></disk></disks></domainsnapshot>"
             );
-            let define = ("xml", Value::from(domain));
+            let define = || Value::from(domain.as_str());
             let attach = [dom(), ("xml", device.as_str().into()), config()];
             let detach = [dom(), ("xml", device.as_str().into()), config()];
             if good {
-                client.call("DOMAIN_DEFINE_XML", &[define]).unwrap();
+                client
+                    .call("DOMAIN_DEFINE_XML", &[("xml", define())])
+                    .unwrap();
                 client.call("DOMAIN_ATTACH_DEVICE_FLAGS", &attach).unwrap();
                 client.call("DOMAIN_DETACH_DEVICE_FLAGS", &detach).unwrap();
                 continue;
             }
-            denied(&mut client, "DOMAIN_DEFINE_XML", &[define.clone()]);
-            denied(&mut client, "DOMAIN_DEFINE_XML_FLAGS", &[define.clone()]);
-            denied(&mut client, "DOMAIN_CREATE_XML", &[("xml_desc", define.1)]);
+            denied(&mut client, "DOMAIN_DEFINE_XML", &[("xml", define())]);
+            denied(&mut client, "DOMAIN_DEFINE_XML_FLAGS", &[("xml", define())]);
+            denied(&mut client, "DOMAIN_CREATE_XML", &[("xml_desc", define())]);
             denied(&mut client, "DOMAIN_ATTACH_DEVICE_FLAGS", &attach);
             denied(&mut client, "DOMAIN_ATTACH_DEVICE", &attach[..2]);
             denied(&mut client, "DOMAIN_UPDATE_DEVICE_FLAGS", &attach);

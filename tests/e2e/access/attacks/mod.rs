@@ -2,9 +2,11 @@
 //! client tell what the other has from what is not there.
 //!
 //! - [`every_call`]: every procedure, driven from the table; [`content`]: what is named by XML, files
-//!   and new names; [`guards`]: paths and commands; [`numbers`]: calls that there are not.
+//!   and new names; [`guards`]: paths and commands; [`numbers`]: calls that there are not;
+//!   [`counters`]: what can be counted from outside.
 
 mod content;
+mod counters;
 mod every_call;
 mod guards;
 mod numbers;

@@ -48,6 +48,12 @@ impl Outcome {
         match error.map(|error| error.code) {
             Some(88) => Self::Denied,
             Some(code) if ABSENT.contains(&code) => Self::Absent,
+            // A save image that is hidden.
+            Some(38)
+                if error.is_some_and(|it| it.message.ends_with("No such file or directory")) =>
+            {
+                Self::Absent
+            }
             _ => Self::Allowed(error.map(|error| (error.code, error.message.clone()))),
         }
     }
