@@ -14,10 +14,16 @@ use crate::server::quotas::{Claimed, Turn};
 use crate::session::Action;
 use crate::session::access::quota::{Claims, TurnId};
 
+/// What other calls claim, by identity.
+type Others = Vec<(Arc<str>, Claims)>;
+
+/// A turn that is waited for.
+type Coming<'a> = Pin<Box<dyn Future<Output = Turn> + 'a>>;
+
 /// The turns of one connection, in each of its calls that count.
 #[derive(Default)]
 pub(super) struct Turns<'a> {
-    waiting: Vec<(TurnId, Pin<Box<dyn Future<Output = Turn> + 'a>>)>,
+    waiting: Vec<(TurnId, Coming<'a>)>,
     had: HashMap<TurnId, Turn>,
     claimed: HashMap<TurnId, Vec<Claimed>>,
 }
@@ -34,7 +40,7 @@ impl<'a> Turns<'a> {
         self.waiting.push((turn, acquired));
     }
 
-    fn claim(&mut self, turn: TurnId, claimed: Vec<(Arc<str>, Claims)>) {
+    fn claim(&mut self, turn: TurnId, claimed: Others) {
         if let Some(had) = self.had.remove(&turn) {
             self.claimed.insert(turn, had.claim(claimed));
         }
@@ -54,7 +60,7 @@ impl<'a> Turns<'a> {
     }
 
     /// A turn that has come.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Option<(TurnId, Vec<(Arc<str>, Claims)>)> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Option<(TurnId, Others)> {
         let come = self
             .waiting
             .iter_mut()

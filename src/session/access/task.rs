@@ -237,7 +237,9 @@ impl Tasks {
         match held.map(|(id, task)| (*id, task.is_waiting())) {
             None => Held::New,
             Some((_, true)) => Held::Waiting,
-            Some((id, false)) => self.remove(id).map_or(Held::New, Held::Ready),
+            Some((id, false)) => self
+                .remove(id)
+                .map_or(Held::New, |task| Held::Ready(Box::new(task))),
         }
     }
 
@@ -333,5 +335,5 @@ pub(super) enum Held {
     /// The answers are not there yet.
     Waiting,
     /// They are.
-    Ready(Task),
+    Ready(Box<Task>),
 }

@@ -45,7 +45,7 @@ impl Amount {
         self.each(other, u64::saturating_add)
     }
 
-    fn max(self, other: Self) -> Self {
+    pub(super) fn max(self, other: Self) -> Self {
         self.each(other, u64::max)
     }
 

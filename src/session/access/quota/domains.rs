@@ -24,7 +24,7 @@ struct Made<'a> {
 
 #[derive(Clone, Copy)]
 enum How {
-    /// At most so much of everything.
+    /// At most so much of everything, or as before.
     UpTo(Amount),
     /// So much more memory than before.
     More(u64),
@@ -62,23 +62,21 @@ impl<'a> Case<'a> {
         if made.is_empty() {
             return Ok(Claims::default());
         }
-        let grows = made.iter().any(|made| match made.how {
-            How::UpTo(amount) => amount.vcpus > 0 || amount.memory > 0,
-            How::More(_) | How::Same => true,
-        });
-        let is_sized = is_sized && grows;
         let mut used = self.domains(quota, is_sized, asked)?;
         used.add_all(&self.others(quota));
         let mut claims = Claims::default();
         for made in &made {
             let thing = made.thing();
+            let now = self.as_it_is(made.subject.uuid, is_sized, asked)?;
+            // Whatever another call makes of it meanwhile, it may yet be as it is now.
+            let now = now.max(used.of(&thing));
             let amount = match made.how {
-                How::UpTo(amount) => amount,
-                How::More(memory) => used.of(&thing).plus(Amount {
+                How::UpTo(amount) => now.max(amount),
+                How::More(memory) => now.plus(Amount {
                     memory,
                     ..Amount::default()
                 }),
-                How::Same => self.as_it_is(made.subject.uuid, is_sized, asked)?,
+                How::Same => now,
             };
             claims.add(Claim { thing, amount });
         }
@@ -265,7 +263,7 @@ impl<'a> Case<'a> {
         Ok(is_known.then(|| Amount::domain(listed.runs, size)))
     }
 
-    /// What a domain takes that may not have counted before.
+    /// What a domain takes that is there, whether it has counted before or not.
     fn as_it_is(
         &self,
         uuid: Option<Uuid>,
