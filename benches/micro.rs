@@ -15,11 +15,12 @@ use virtproxyd::policy;
 use virtproxyd::policy::access::{Permission, Subject};
 use virtproxyd::policy::facts::{ClientFacts, UnixFacts};
 use virtproxyd::protocol::frame::{self, Next};
-use virtproxyd::protocol::header::{Header, Program, Serial};
+use virtproxyd::protocol::header::{Header, Procedure, Program, Serial};
 use virtproxyd::protocol::limits::FRAME_MAX;
-use virtproxyd::protocol::object::Class;
-use virtproxyd::protocol::table::{self, remote};
-use virtproxyd::protocol::xdr::Reader;
+use virtproxyd::protocol::object::{Class, Object, Uuid};
+use virtproxyd::protocol::payload::{self, Payload};
+use virtproxyd::protocol::table::{self, ProcedureInfo, remote};
+use virtproxyd::protocol::xdr::{Reader, Writer};
 
 fn main() {
     divan::main();
@@ -66,20 +67,74 @@ fn procedure_lookup(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| table::lookup(Program::REMOTE, black_box(remote::DOMAIN_CREATE)));
 }
 
+fn row(procedure: Procedure) -> &'static ProcedureInfo {
+    table::lookup(Program::REMOTE, procedure).unwrap()
+}
+
+/// A call on a domain by its shape: all of it checked, and the domain in it.
+#[divan::bench]
+fn payload_domain_create(bencher: Bencher<'_, '_>) {
+    let mut bytes = Vec::new();
+    domain(&mut Writer::new(&mut bytes), 1);
+    let fields = row(remote::DOMAIN_CREATE).args;
+    bencher.bench_local(|| {
+        let payload = Payload::read(fields, black_box(&bytes)).unwrap();
+        payload
+            .objects()
+            .map(|found| found.range.end)
+            .sum::<usize>()
+    });
+}
+
+/// The same with flags, which are looked up by name.
+#[divan::bench]
+fn payload_domain_destroy_flags(bencher: Bencher<'_, '_>) {
+    let mut bytes = Vec::new();
+    domain(&mut Writer::new(&mut bytes), 1);
+    bytes.extend([0; 4]);
+    let fields = row(remote::DOMAIN_DESTROY_FLAGS).args;
+    bencher.bench_local(|| {
+        let payload = Payload::read(fields, black_box(&bytes)).unwrap();
+        let objects = payload.objects().count();
+        (objects, payload.word("flags"))
+    });
+}
+
+/// Every second of 500 domains is left out of their list.
+#[divan::bench]
+fn filter_500(bencher: Bencher<'_, '_>) {
+    let reply = domains();
+    let fields = row(remote::CONNECT_LIST_ALL_DOMAINS).ret;
+    bencher
+        .counter(BytesCount::of_slice(&reply))
+        .bench_local(|| {
+            let mut keep = |object: &Object<'_>| match object {
+                Object::Domain { id, .. } => id % 2 == 0,
+                _ => false,
+            };
+            payload::filter(fields, black_box(&reply), &mut keep).unwrap()
+        });
+}
+
+fn domain(writer: &mut Writer<'_>, id: i32) {
+    let (name, uuid) = (&*format!("domain-{id}"), Uuid([7; 16]));
+    Object::Domain { name, uuid, id }.encode(writer);
+}
+
+/// A reply that lists 500 domains.
+fn domains() -> Vec<u8> {
+    let mut reply = Vec::new();
+    let mut writer = Writer::new(&mut reply);
+    writer.u32(500);
+    (0..500).for_each(|id| domain(&mut writer, id));
+    writer.u32(500);
+    reply
+}
+
 /// Reads a list of 500 domains: name, UUID, id.
 #[divan::bench]
 fn xdr_list_500(bencher: Bencher<'_, '_>) {
-    let mut bytes = Vec::new();
-    let header = Header::remote_call(remote::CONNECT_LIST_ALL_DOMAINS, Serial(0));
-    frame::write(&mut bytes, header, |writer| {
-        writer.u32(500);
-        for number in 0..500 {
-            writer.string(&format!("domain-{number}"));
-            writer.raw(&[7; 16]);
-            writer.i32(number);
-        }
-    });
-    let payload = &bytes[28..];
+    let payload = &domains()[..];
     bencher
         .counter(BytesCount::of_slice(payload))
         .bench_local(|| {

@@ -16,6 +16,9 @@ use proptest::prelude::{ProptestConfig, any, proptest};
 
 #[path = "fuzz_seeds/bodies.rs"]
 mod bodies;
+#[allow(dead_code, reason = "the marks are for tests that break samples")]
+#[path = "payloads/sample.rs"]
+mod sample;
 
 fn over_seeds(target: &str, body: fn(&[u8])) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -42,8 +45,18 @@ fn xdr_args() {
 }
 
 #[test]
+fn payload() {
+    over_seeds("payload", bodies::payload);
+}
+
+#[test]
 fn session() {
     over_seeds("session", bodies::session);
+}
+
+#[test]
+fn content() {
+    over_seeds("content", bodies::content);
 }
 
 #[test]
@@ -60,6 +73,50 @@ const OPENED: [u8; 31] = [
     5, 1, 0, 0, // CONNECT_SUPPORTS_FEATURE: yes
     5, 1, 0, 0, // CONNECT_OPEN: good
     5, 1, 0, 0, // CONNECT_SET_IDENTITY: good
+];
+
+/// What documents are made of at random.
+const PIECES: [&str; 40] = [
+    "<name>",
+    "</name>",
+    "<name>b</name>",
+    "<uuid>",
+    "</uuid>",
+    "<metadata>",
+    "</metadata>",
+    "<metadata/>",
+    "<metadata a='/>'>",
+    "<metadata\n/>",
+    "<!--",
+    "-->",
+    "<![CDATA[",
+    "]]>",
+    "&#10;",
+    "&amp;",
+    "&x;",
+    "\r\n",
+    "\r",
+    " ",
+    "'",
+    "\"",
+    ">",
+    "<",
+    "a",
+    "/etc/x",
+    "/srv/acme/x",
+    "<v:owner xmlns:v='https://virtproxyd.org/xmlns/owner/1'>",
+    "</v:owner>",
+    "<n:i xmlns:n='urn:nova'>",
+    "</n:i>",
+    "<owner><project uuid='a'/></owner>",
+    "<devices>",
+    "</devices>",
+    "<disk>",
+    "</disk>",
+    "<source file='/srv/acme/x'/>",
+    "<source dev='/dev/sda'/>",
+    " xmlns:x='urn:x'",
+    " x:file='a'",
 ];
 
 proptest! {
@@ -81,7 +138,43 @@ proptest! {
     }
 
     #[test]
+    fn any_arguments_are_checked_or_refused(bytes in vec(any::<u8>(), 0..200)) {
+        bodies::content(&bytes);
+    }
+
+    #[test]
+    fn any_document_is_checked_or_refused(
+        pieces in vec(proptest::sample::select(&PIECES[..]), 0..12),
+    ) {
+        let inner = pieces.concat();
+        bodies::content(format!("<domain><name>a</name>{inner}</domain>").as_bytes());
+        bodies::content(format!("<domain><name>{inner}</name></domain>").as_bytes());
+        bodies::content(format!("<domain {inner}><name>a</name></domain>").as_bytes());
+    }
+
+    #[test]
     fn any_payload_is_read_or_refused(bytes in vec(any::<u8>(), 0..200)) {
         bodies::xdr_args(&bytes);
+    }
+
+    #[test]
+    fn any_payload_of_any_shape_is_read_or_refused(bytes in vec(any::<u8>(), 0..200)) {
+        bodies::payload(&bytes);
+    }
+
+    #[test]
+    fn a_payload_with_odd_words_is_read_or_refused(
+        number: u16,
+        odd in vec((any::<proptest::sample::Index>(), 0..4_usize, any::<u8>()), 0..4),
+    ) {
+        let sample = sample::Sample::of(bodies::fields(number), sample::Fill::Filled);
+        let mut bytes = [&number.to_be_bytes()[..], &sample.bytes].concat();
+        for (word, place, byte) in odd {
+            let words = sample.bytes.len() / 4;
+            if words > 0 {
+                bytes[2 + word.index(words) * 4 + place] = byte;
+            }
+        }
+        bodies::payload(&bytes);
     }
 }

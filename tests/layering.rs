@@ -79,13 +79,15 @@ const LAYERS: [Layer; 3] = [
             "crate::server",
             "crate::cli",
         ],
-        // The names of permissions, procedures and objects.
+        // The names of permissions, procedures and objects, and the content of calls.
         except: &[
             "crate::protocol::table",
             "crate::protocol::object",
             "crate::protocol::shape",
             "crate::protocol::header::Procedure",
             "crate::protocol::header::Program",
+            "crate::protocol::payload::Payload",
+            "crate::protocol::args::ParamValue",
         ],
     },
     Layer {

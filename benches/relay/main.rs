@@ -172,6 +172,10 @@ fn peers(options: &Options) -> io::Result<Vec<Peer>> {
             "virtproxyd",
             Kind::Ours(env!("CARGO_BIN_EXE_virtproxyd").into()),
         ),
+        peer(
+            "virtproxyd+rules",
+            Kind::Ruled(env!("CARGO_BIN_EXE_virtproxyd").into()),
+        ),
     ];
     for also in &options.also {
         let (name, path) = also

@@ -76,13 +76,18 @@ fn every(_: &Kind) -> bool {
     true
 }
 
+/// Rules cost the same in memory and on streams, and change what an event is sent to.
+fn every_without_rules(kind: &Kind) -> bool {
+    !matches!(kind, Kind::Ruled(_))
+}
+
 fn proxies(kind: &Kind) -> bool {
-    *kind != Kind::Direct
+    every_without_rules(kind) && *kind != Kind::Direct
 }
 
 /// Those that do not fork for each connection.
 fn single_process(kind: &Kind) -> bool {
-    !matches!(kind, Kind::Socat)
+    every_without_rules(kind) && !matches!(kind, Kind::Socat)
 }
 
 fn single_process_proxies(kind: &Kind) -> bool {
@@ -93,8 +98,7 @@ fn ours(kind: &Kind) -> bool {
     matches!(kind, Kind::Ours(_))
 }
 
-/// All rows, in the order of the table. Rows for object rules and for routing by driver follow
-/// when the policy has them: they are peers of their own, `Kind::Ours` with another policy.
+/// All rows, in the order of the table. Rows for routing by driver follow when the policy has it.
 pub(crate) const MEASURES: &[Measure] = &[
     Measure {
         name: "round-trip",
@@ -115,6 +119,16 @@ pub(crate) const MEASURES: &[Measure] = &[
         fits: every,
         slow: false,
         run: round_trip,
+    },
+    Measure {
+        name: "domain-call",
+        title: "round trip of a small call on a domain, libvirtd",
+        unit: "us",
+        better: Better::Lower,
+        behind: Behind::Libvirtd,
+        fits: every,
+        slow: false,
+        run: domain_call,
     },
     Measure {
         name: "calls-8",
@@ -182,7 +196,7 @@ pub(crate) const MEASURES: &[Measure] = &[
         unit: "us",
         better: Better::Lower,
         behind: Behind::Libvirtd,
-        fits: every,
+        fits: every_without_rules,
         slow: false,
         run: connect,
     },
@@ -192,7 +206,7 @@ pub(crate) const MEASURES: &[Measure] = &[
         unit: "us",
         better: Better::Lower,
         behind: Behind::Echo,
-        fits: every,
+        fits: every_without_rules,
         slow: false,
         run: connect,
     },
@@ -222,7 +236,7 @@ pub(crate) const MEASURES: &[Measure] = &[
         unit: "MiB/s",
         better: Better::Higher,
         behind: Behind::Echo,
-        fits: every,
+        fits: every_without_rules,
         slow: false,
         run: download,
     },
@@ -232,7 +246,7 @@ pub(crate) const MEASURES: &[Measure] = &[
         unit: "MiB/s",
         better: Better::Higher,
         behind: Behind::Echo,
-        fits: every,
+        fits: every_without_rules,
         slow: false,
         run: upload,
     },
@@ -282,7 +296,7 @@ pub(crate) const MEASURES: &[Measure] = &[
         unit: "ms",
         better: Better::Lower,
         behind: Behind::Echo,
-        fits: every,
+        fits: every_without_rules,
         slow: false,
         run: exec,
     },
@@ -319,9 +333,22 @@ pub(crate) const MEASURES: &[Measure] = &[
 ];
 
 fn round_trip(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result<Sample> {
+    one_call(peer, upstream, effort, wire::small_call())
+}
+
+/// On the one domain of the test driver's default node, again and again.
+fn domain_call(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result<Sample> {
+    one_call(peer, upstream, effort, wire::domain_call())
+}
+
+fn one_call(
+    peer: &Peer,
+    upstream: &Upstream,
+    effort: &Effort,
+    mut request: Vec<u8>,
+) -> io::Result<Sample> {
     let running = peer.start(upstream)?;
     let mut client = Client::open(&running.socket, upstream.uri)?;
-    let mut request = wire::small_call();
     load::one_at_a_time(&mut client, &mut request, effort.period / 10)?;
     let before = Usage::of(&running);
     let mut outcome = load::one_at_a_time(&mut client, &mut request, effort.period)?;

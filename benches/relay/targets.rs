@@ -20,6 +20,7 @@ pub(crate) fn targets(rows: &[Row<'_>]) -> Vec<Target> {
         let Some(ours) = find(|kind| matches!(kind, Kind::Ours(_))) else {
             continue;
         };
+        let ruled = find(|kind| matches!(kind, Kind::Ruled(_)));
         let direct = find(|kind| *kind == Kind::Direct);
         let haproxy = find(|kind| *kind == Kind::Haproxy);
         let libvirt = find(|kind| matches!(kind, Kind::Libvirt(_)));
@@ -59,6 +60,16 @@ pub(crate) fn targets(rows: &[Row<'_>]) -> Vec<Target> {
                 push("to HAProxy", to(haproxy), Limit::AtLeast(1.0));
                 push("to libvirt's proxy", to(libvirt), Limit::AtLeast(2.3));
             }
+            "domain-call" => push(
+                "with object rules, to without",
+                ruled.map(|ruled| ruled.median / ours.median),
+                Limit::AtMost(1.03),
+            ),
+            "list-500" => push(
+                "filtered to 250, to direct and whole",
+                ruled.and_then(|ruled| Some(ruled.median / direct?.median)),
+                Limit::AtMost(1.3),
+            ),
             "connect" => push("to direct", to(direct), Limit::AtMost(1.3)),
             "download" | "upload" => {
                 push("rate to HAProxy's", to(haproxy), Limit::AtLeast(1.0));

@@ -8,8 +8,12 @@ use std::time::{Duration, Instant};
 use virtproxyd::protocol::frame;
 use virtproxyd::protocol::header::{Header, MessageType, Procedure, Program, Serial, Status};
 use virtproxyd::protocol::limits::FRAME_MIN;
+use virtproxyd::protocol::object::Object;
 use virtproxyd::protocol::table::remote;
 use virtproxyd::protocol::xdr::Writer;
+
+/// UUID of the test driver's own domain.
+const TEST_DOMAIN: &str = "6695eb01-f6a4-8304-79aa-97f2502e193f";
 
 /// How long anything may take to answer before the run is given up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,6 +50,15 @@ pub(crate) fn stream_frame(
 /// `CONNECT_GET_LIB_VERSION`: the smallest call that a daemon answers from an open connection.
 pub(crate) fn small_call() -> Vec<u8> {
     call(remote::CONNECT_GET_LIB_VERSION, |_| ())
+}
+
+/// `DOMAIN_IS_ACTIVE` of the domain that the test driver's default node has.
+pub(crate) fn domain_call() -> Vec<u8> {
+    call(remote::DOMAIN_IS_ACTIVE, |writer| {
+        let uuid = TEST_DOMAIN.parse().unwrap();
+        let (name, id) = ("test", 1);
+        Object::Domain { name, uuid, id }.encode(writer);
+    })
 }
 
 /// `CONNECT_LIST_ALL_DOMAINS`, all of them.

@@ -11,7 +11,7 @@ use virtproxyd::policy::model::{Listener, Policy};
 use virtproxyd::policy::{self, Report};
 use virtproxyd::server::{self, Source};
 
-use super::{Command, Format, USAGE, client, refuse};
+use super::{Command, Format, USAGE, client, explain_id, refuse};
 
 /// Runs a command.
 pub(super) fn run(command: Command) -> ExitCode {
@@ -31,12 +31,29 @@ pub(super) fn run(command: Command) -> ExitCode {
             config,
             format,
         } => {
+            let source = Source::new(config);
+            let client = (client.as_deref(), listener.as_deref());
+            let uri = match (uri, explain_id::id(&call)) {
+                (None, Some(id)) if client == (None, None) => {
+                    return explain_id::run(id, &source, format);
+                }
+                (_, Some(_)) => {
+                    return refuse(
+                        "the id of a refusal says all: leave out --uri, --as, --listener",
+                    );
+                }
+                (Some(uri), None) => uri,
+                (None, None) => {
+                    return refuse(
+                        "--uri is needed, or the id of a refusal, which is like 1f2e3d4c-5-1",
+                    );
+                }
+            };
             let ask = match parse_call(&call) {
                 Ok(ask) => ask,
                 Err(error) => return refuse(&error),
             };
-            let source = Source::new(config);
-            match explain(&source, &uri, client.as_deref(), listener.as_deref(), ask) {
+            match explain(&source, &uri, client.0, client.1, ask) {
                 Ok(explanation) => print_explanation(&explanation, format),
                 Err(code) => code,
             }
@@ -78,12 +95,6 @@ fn explain(
     listener: Option<&str>,
     ask: Option<Ask>,
 ) -> Result<Explanation, ExitCode> {
-    let told = |code: u8| {
-        move |report: Report| {
-            eprint!("{}", report.render_human(io::stderr().is_terminal()));
-            ExitCode::from(code)
-        }
-    };
     let contents = source.read().map_err(told(USAGE))?;
     let policy = contents.load().map_err(told(1))?.policy;
     let listener = find_listener(&policy, listener).map_err(|error| refuse(&error))?;
@@ -103,6 +114,14 @@ fn parse_call(words: &[String]) -> Result<Option<Ask>, String> {
         Some(help) => format!("{error}: {help}"),
         None => error.to_string(),
     })
+}
+
+/// Tells a report, and gives the exit code back.
+pub(super) fn told(code: u8) -> impl Fn(Report) -> ExitCode {
+    move |report| {
+        eprint!("{}", report.render_human(io::stderr().is_terminal()));
+        ExitCode::from(code)
+    }
 }
 
 fn find_listener<'a>(policy: &'a Policy, name: Option<&str>) -> Result<&'a Listener, String> {
@@ -138,7 +157,7 @@ fn in_format(report: &Report, format: Format) -> String {
 
 /// Writes to standard output and passes `code` on. A reader that has seen enough (`| head`) is no
 /// failure; text that is lost otherwise is.
-fn show(text: impl Display, code: ExitCode) -> ExitCode {
+pub(super) fn show(text: impl Display, code: ExitCode) -> ExitCode {
     let mut out = io::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => super::fail(&error),

@@ -33,6 +33,7 @@ pub mod store;
 mod syntax;
 mod uri;
 mod validate;
+mod xml;
 mod yaml;
 
 pub use report::Report;
@@ -56,21 +57,22 @@ pub struct Loaded {
     files: Vec<FilePlace>,
 }
 
-/// Where a listener names a file.
+/// Where a file is named.
 #[derive(Debug)]
 struct FilePlace {
-    listener: Arc<str>,
-    /// The key that names it, within `tls` or `sasl`.
+    /// By whom; `None`: by `audit`.
+    listener: Option<Arc<str>>,
+    /// The key that names it, within `tls`, `sasl` or `audit`.
     key: &'static str,
     span: Range<usize>,
 }
 
 impl Loaded {
-    /// Adds something wrong with a file that a listener names by `key`, such as `cert`. Files are
-    /// read by others than this module.
+    /// Adds something wrong with a file that a listener, or `audit` where that is `None`, names by
+    /// `key`, such as `cert`. Files are opened by others than this module.
     pub fn add_file_problem(
         &mut self,
-        listener: &str,
+        listener: Option<&str>,
         key: &str,
         severity: Severity,
         message: &str,
@@ -79,7 +81,7 @@ impl Loaded {
         let place = self
             .files
             .iter()
-            .find(|place| *place.listener == *listener && place.key == key);
+            .find(|place| place.listener.as_deref() == listener && place.key == key);
         let span = place.map(|place| place.span.clone());
         let problem = match severity {
             Severity::Error => Problem::error("file", span, message),

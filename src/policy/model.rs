@@ -13,6 +13,8 @@ pub use super::route::Route;
 /// One immutable policy generation. Made by [`load`](super::load) alone.
 #[derive(Debug)]
 pub struct Policy {
+    /// Tells its text from others: the first 16 hexadecimal digits of the text's SHA-256.
+    pub digest: Arc<str>,
     /// Settings of the daemon as a whole.
     pub daemon: Daemon,
     /// Listeners in file order.

@@ -71,7 +71,7 @@ impl Pattern {
 
     pub(super) fn matches(&self, text: &str) -> bool {
         match self {
-            Self::Glob(glob) => glob_matches(glob, text, |p, t| p == '?' || p == t),
+            Self::Glob(glob) => matches_text(glob, text),
             Self::Regex(regex, _) => regex.is_match(text),
         }
     }
@@ -130,6 +130,29 @@ fn check(text: &str) -> Result<(), PatternError> {
         return Err(PatternError::ControlCharacter);
     }
     Ok(())
+}
+
+/// Whether the glob matches. What it begins and ends with is compared at once, which decides about
+/// nearly every glob of nearly every policy: lists are filtered by them, object by object.
+fn matches_text(glob: &str, text: &str) -> bool {
+    let is_wild = |byte: u8| matches!(byte, b'*' | b'?');
+    let first = glob.bytes().position(is_wild);
+    let last = glob.bytes().rposition(is_wild);
+    let (Some(first), Some(last)) = (first, last) else {
+        return glob == text;
+    };
+    let (head, tail) = (glob.get(..first), glob.get(last + 1..));
+    let rest = text
+        .strip_prefix(head.unwrap_or_default())
+        .and_then(|rest| rest.strip_suffix(tail.unwrap_or_default()));
+    match (glob.get(first..=last), rest) {
+        (_, None) => false,
+        (Some("*"), Some(_)) => true,
+        (middle, Some(rest)) => {
+            let middle = middle.unwrap_or_default();
+            glob_matches(middle, rest, |p, t| p == '?' || p == t)
+        }
+    }
 }
 
 /// Holds `text` against `glob`, going back to the latest `*` only, so that time is at most the

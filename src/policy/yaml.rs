@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
@@ -128,6 +129,16 @@ impl<'a> Document<'a> {
     pub(super) fn key_place(&self, pointer: &Pointer) -> Range<usize> {
         let (key, node) = self.find(pointer);
         key.map_or_else(|| self.place_of(node), |key| key.span.clone())
+    }
+
+    /// Tells the text from others, see [`Policy::digest`](super::model::Policy::digest).
+    pub(super) fn digest(&self) -> Arc<str> {
+        let digest = ring::digest::digest(&ring::digest::SHA256, self.text.as_bytes());
+        let bytes = digest.as_ref().iter().take(8);
+        bytes
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+            .into()
     }
 
     /// The source of `span`.

@@ -207,13 +207,17 @@ impl<'a> ParamValue<'a> {
 /// Writes the arguments of `CONNECT_SET_IDENTITY`: typed parameters, and no flags. Parameters over
 /// the protocol's cap are left out; the proxy knows half as many.
 pub fn encode_identity(params: &[(&str, ParamValue<'_>)], writer: &mut Writer<'_>) {
-    let params = params.get(..IDENTITY_PARAMS).unwrap_or(params);
+    encode_params(params.get(..IDENTITY_PARAMS).unwrap_or(params), writer);
+    writer.u32(0);
+}
+
+/// Writes typed parameters.
+pub fn encode_params(params: &[(&str, ParamValue<'_>)], writer: &mut Writer<'_>) {
     writer.u32(u32::try_from(params.len()).unwrap_or(0));
     for (field, value) in params {
         writer.string(field);
         value.encode(writer);
     }
-    writer.u32(0);
 }
 
 #[cfg(test)]

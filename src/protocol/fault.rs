@@ -21,9 +21,24 @@ pub struct Fault {
 }
 
 /// `virErrorNumber`.
-mod code {
+pub(crate) mod code {
     pub(super) const INTERNAL_ERROR: i32 = 1;
+    pub(crate) const NO_SUPPORT: i32 = 3;
     pub(super) const NO_CONNECT: i32 = 5;
+    pub(crate) const INVALID_ARG: i32 = 8;
+    pub(crate) const XML_ERROR: i32 = 27;
+    pub(crate) const XML_DETAIL: i32 = 35;
+    pub(crate) const CONFIG_UNSUPPORTED: i32 = 67;
+    pub(crate) const NO_DOMAIN: i32 = 42;
+    pub(crate) const NO_NETWORK: i32 = 43;
+    pub(crate) const NO_STORAGE_POOL: i32 = 49;
+    pub(crate) const NO_STORAGE_VOL: i32 = 50;
+    pub(crate) const NO_NODE_DEVICE: i32 = 53;
+    pub(crate) const NO_INTERFACE: i32 = 57;
+    pub(crate) const NO_NWFILTER: i32 = 62;
+    pub(crate) const NO_SECRET: i32 = 66;
+    pub(crate) const NO_DOMAIN_METADATA: i32 = 80;
+    pub(crate) const NO_NWFILTER_BINDING: i32 = 101;
     pub(super) const SYSTEM_ERROR: i32 = 38;
     pub(super) const RPC: i32 = 39;
     pub(super) const AUTH_FAILED: i32 = 45;
@@ -200,6 +215,42 @@ impl Fault {
         }
     }
 
+    /// The access rules do not let the client make this call; the reason ends with the refusal's
+    /// id.
+    #[must_use]
+    pub fn denied(reason: String) -> Self {
+        Self {
+            code: code::ACCESS_DENIED,
+            domain: domain::ACCESS,
+            format: "access denied: %s",
+            argument: Some(reason),
+        }
+    }
+
+    /// A call in a form that is known to kill the daemon.
+    #[must_use]
+    pub fn deadly() -> Self {
+        Self {
+            code: code::INVALID_ARG,
+            domain: domain::RPC,
+            format: "invalid argument: %s",
+            argument: Some(
+                "a migration needs a URI for its data, or one of the daemon to ask".into(),
+            ),
+        }
+    }
+
+    /// The daemon did not say in time what a decision rests on, or said what cannot be read.
+    #[must_use]
+    pub fn undecided() -> Self {
+        Self {
+            code: code::OPERATION_TIMEOUT,
+            domain: domain::RPC,
+            format: "Timed out during operation: %s",
+            argument: Some("the daemon did not tell what access is decided on".into()),
+        }
+    }
+
     /// A call with descriptors where one side of the proxy cannot carry them.
     #[must_use]
     pub fn no_descriptors() -> Self {
@@ -273,6 +324,11 @@ impl fmt::Display for Fault {
             _ => f.write_str(self.format),
         }
     }
+}
+
+/// The code of an error payload that a daemon sent; `None` if it is too short to have one.
+pub(crate) fn code_of(payload: &[u8]) -> Option<i32> {
+    Reader::new(payload).i32().ok()
 }
 
 /// The text of an error payload that a daemon sent, for the log, cut to [`limits::ERROR_TEXT`].

@@ -138,7 +138,7 @@ impl Shape {
     }
 
     /// Whether objects are in it.
-    pub(super) fn names_objects(&self) -> bool {
+    pub(crate) fn names_objects(&self) -> bool {
         match self {
             Self::Struct(record) => {
                 record.class.is_some()

@@ -28,7 +28,7 @@ pub(crate) struct Client {
 impl Client {
     /// A client about whom `facts` are known so far. `waiting` is its place among those that have
     /// not proven who they are. `None`, with a word in the log, if there is no means in force by
-    /// which it could prove it.
+    /// which it could prove it, or nothing random to serve it with.
     pub(crate) fn new(
         channel: Channel,
         facts: ClientFacts,
@@ -44,6 +44,10 @@ impl Client {
             );
             return None;
         };
+        let Some(seed) = ctx.audit.seed() else {
+            tracing::error!("client refused: the system has no random numbers");
+            return None;
+        };
         let chain = channel.client_chain();
         let transport = Transport::new(channel);
         let authenticator = way.map(|way| Authenticator::new(way, transport.over()));
@@ -57,6 +61,8 @@ impl Client {
             descriptors: transport.carries_descriptors(),
             auth,
             auth_timeout: listener.auth_timeout,
+            seed,
+            refusals: ctx.audit.name_connection(),
         };
         Some(Self {
             transport,

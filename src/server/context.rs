@@ -1,6 +1,7 @@
 //! What every connection shares: policy and certificates in force, the drain signal, the counts of
 //! clients.
 
+use super::audit::Audit;
 use super::auth::certificates::{CertificateStore, Certificates};
 use super::auth::polkit::{self, Polkit};
 use super::auth::unauthenticated::{Origin, Unauthenticated, Waiting};
@@ -28,13 +29,20 @@ pub(crate) struct Context {
     pub(crate) polkit: Polkit,
     /// The certificates and passwords in force.
     pub(crate) certificates: CertificateStore,
+    /// Takes the records of what was decided.
+    pub(crate) audit: Audit,
     /// Who has not proven anything yet.
     pub(crate) unauthenticated: UnauthenticatedByKind,
 }
 
 impl Context {
     /// Of a daemon that starts with this policy, which was read from `origin`.
-    pub(crate) fn new(origin: String, policy: Policy, certificates: Certificates) -> Self {
+    pub(crate) fn new(
+        origin: String,
+        policy: Policy,
+        certificates: Certificates,
+        audit: Audit,
+    ) -> Self {
         let max_unauthenticated = policy.daemon.max_unauthenticated;
         Self {
             clients: Clients::new(policy.daemon.max_clients),
@@ -44,6 +52,7 @@ impl Context {
             lookups: Lookups::default(),
             polkit: Polkit::new(polkit::Settings::default()),
             certificates: CertificateStore::new(certificates),
+            audit,
             unauthenticated: UnauthenticatedByKind {
                 local: Unauthenticated::new(max_unauthenticated),
                 remote: Unauthenticated::new(max_unauthenticated),

@@ -4,8 +4,10 @@ use std::env;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::filter::{Directive, EnvFilter, LevelFilter};
 use tracing_subscriber::prelude::*;
+
+use super::audit;
 
 /// Own messages from `info` up, those of libraries from `warn` up.
 const NORMAL: &str = "warn,virtproxyd=info";
@@ -15,7 +17,7 @@ const VERBOSE: &str = "warn,virtproxyd=debug";
 /// Sends records to the journal if stderr leads there (or is about to be closed), else to stderr.
 ///
 /// `VIRTPROXYD_LOG`, else `RUST_LOG`, chooses what is logged, in the syntax of
-/// [`EnvFilter`]; without them `verbose` does. Call it once.
+/// [`EnvFilter`]; without them `verbose` does. Records of decisions pass in any case. Call it once.
 pub(crate) fn init(verbose: bool, background: bool) {
     let default = if verbose { VERBOSE } else { NORMAL };
     let wanted = env::var("VIRTPROXYD_LOG").or_else(|_| env::var("RUST_LOG"));
@@ -24,6 +26,10 @@ pub(crate) fn init(verbose: bool, background: bool) {
         Ok(Err(error)) => (EnvFilter::new(default), Some(error)),
         Err(_) => (EnvFilter::new(default), None),
     };
+    // Whether there are records is for the policy to say.
+    let records = Directive::from(LevelFilter::INFO);
+    let records = format!("{}=info", audit::TARGET).parse().unwrap_or(records);
+    let filter = filter.add_directive(records);
     let journal = (background || stderr_is_journal())
         .then(|| tracing_journald::layer().ok())
         .flatten()

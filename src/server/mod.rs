@@ -8,6 +8,7 @@
 //! - `clients`, `context`, `workers`, `connection`: the clients, from accept to close.
 //! - `peercred`, `names`, `lookups`: who a client is.
 //! - `auth`: who a client is, where that takes a dialogue.
+//! - `audit`: records of decisions.
 //! - `pump`, `side`, `inbox`, `outbox`: bytes between two connections and a session.
 //! - `transport`, `socket`, `tls_channel`, `security_layer`: what a connection is made of.
 //! - `upstream`: dialling a driver daemon.
@@ -27,6 +28,7 @@ use tokio::sync::Notify;
 mod accept;
 mod access;
 mod activation;
+pub mod audit;
 pub mod auth;
 mod clients;
 mod connection;
@@ -59,6 +61,7 @@ mod upstream;
 mod watchdog;
 mod workers;
 
+use audit::Audit;
 use context::Context;
 use drain::Drained;
 use file_watch::FileWatch;
@@ -233,9 +236,11 @@ impl Daemon {
             policy,
             groups,
             certificates,
+            sinks,
         } = candidate;
         let count = policy.daemon.workers.unwrap_or_else(available_cores);
-        let ctx = Arc::new(Context::new(origin, policy, certificates));
+        let audit = Audit::start(sinks)?;
+        let ctx = Arc::new(Context::new(origin, policy, certificates, audit));
         let workers = Arc::new(Workers::start(count, &ctx)?);
         let mut listeners = Listeners::new(Arc::clone(&ctx), Arc::clone(&workers), inherited)?;
         let stage = listeners.stage(&ctx.policy.load().policy, &groups)?;
@@ -273,6 +278,8 @@ impl Daemon {
                 () = &mut idle => break "no client for long enough",
                 _ = signals.reload.recv() => {
                     tracing::info!("reload requested");
+                    // Also where the policy turns out to have errors: the file was rotated.
+                    self.ctx.audit.reopen();
                     self.notifier.reloading();
                     self.reloader.request(Cause::Signal);
                 }
@@ -327,6 +334,7 @@ impl Daemon {
             .set_max(candidate.policy.daemon.max_unauthenticated);
         // No await between these: whom we accept from now on meets the new policy.
         self.ctx.certificates.swap(candidate.certificates);
+        self.ctx.audit.set_sinks(candidate.sinks);
         self.ctx.policy.swap(candidate.origin, candidate.policy);
         self.listeners.commit(stage);
         self.set_watch();
@@ -400,6 +408,7 @@ impl Daemon {
         if let Some(workers) = Arc::into_inner(self.workers) {
             workers.stop().await;
         }
+        ctx.audit.flush().await;
     }
 }
 

@@ -9,9 +9,12 @@ use std::time::SystemTime;
 
 use tokio::task::JoinHandle;
 
+use super::audit::Sinks;
+use super::audit::file::{self as audit_file, AuditFile};
 use super::auth::certificates::{Certificates, Finding};
 use super::listeners::{self, GroupIds};
 use super::paths;
+use crate::policy::report::Severity;
 use crate::policy::{self, Loaded, MAX_FILE_BYTES, Report, model::Policy};
 
 /// The policies that are built in: the examples of the same names.
@@ -51,6 +54,8 @@ pub(crate) struct Candidate {
     pub(crate) groups: GroupIds,
     /// The certificates of its listeners.
     pub(crate) certificates: Certificates,
+    /// Where its records go.
+    pub(crate) sinks: Sinks,
 }
 
 /// Why there is no candidate. For people; may have many lines.
@@ -143,13 +148,20 @@ impl Contents {
         }
     }
 
+    /// Its text.
+    ///
+    /// # Errors
+    /// A report that it is none.
+    pub fn text(&self) -> Result<&str, Report> {
+        policy::decode(&self.name, &self.bytes)
+    }
+
     /// The policy that it describes.
     ///
     /// # Errors
     /// A report of every problem.
     pub fn load(&self) -> Result<Loaded, Report> {
-        let text = policy::decode(&self.name, &self.bytes)?;
-        policy::load(&self.name, text, &paths::variable)
+        policy::load(&self.name, self.text()?, &paths::variable)
     }
 }
 
@@ -158,6 +170,7 @@ impl Contents {
 fn candidate(seen: &Seen) -> Result<Candidate, LoadError> {
     let contents = seen.as_ref().map_err(Report::clone)?;
     let (loaded, certificates) = read_certificates(contents.load()?)?;
+    let (loaded, file) = try_audit_file(loaded, AuditFile::open)?;
     let Loaded {
         policy, warnings, ..
     } = loaded;
@@ -166,21 +179,44 @@ fn candidate(seen: &Seen) -> Result<Candidate, LoadError> {
     }
     let groups =
         listeners::resolve_groups(&policy).map_err(|error| LoadError::new(error.to_string()))?;
+    let journal = policy.audit().journal;
     Ok(Candidate {
         origin: contents.name.clone(),
         policy,
         groups,
         certificates,
+        sinks: Sinks { file, journal },
     })
 }
 
-/// Checks the files that a policy's listeners name: certificates, keys, lists of revoked
-/// certificates. What is hardly right is among the warnings. Blocks.
+/// Checks the files that a policy names: certificates, keys, lists of revoked certificates,
+/// passwords, the file for records. What is hardly right is among the warnings. Makes none. Blocks.
 ///
 /// # Errors
 /// The report, with what keeps the files from being used.
 pub fn check_files(loaded: Loaded) -> Result<Loaded, Report> {
-    read_certificates(loaded).map(|(loaded, _)| loaded)
+    let (loaded, _) = read_certificates(loaded)?;
+    try_audit_file(loaded, audit_file::check).map(|(loaded, _)| loaded)
+}
+
+/// Does something with the file that the policy wants records in, which must succeed: records that
+/// are silently not written are none.
+fn try_audit_file<T>(
+    mut loaded: Loaded,
+    attempt: impl FnOnce(&Path) -> io::Result<T>,
+) -> Result<(Loaded, Option<T>), Report> {
+    let Some(path) = &loaded.policy.audit().file else {
+        return Ok((loaded, None));
+    };
+    match attempt(path) {
+        Ok(done) => Ok((loaded, Some(done))),
+        Err(error) => {
+            let message = format!("cannot append to {}: {error}", path.display());
+            let help = "records must go somewhere: name a file in a folder that is there";
+            loaded.add_file_problem(None, "file", Severity::Error, &message, Some(help));
+            loaded.without_errors().map(|loaded| (loaded, None))
+        }
+    }
 }
 
 fn read_certificates(mut loaded: Loaded) -> Result<(Loaded, Certificates), Report> {
@@ -194,7 +230,7 @@ fn read_certificates(mut loaded: Loaded) -> Result<(Loaded, Certificates), Repor
             message,
             help,
         } = found;
-        loaded.add_file_problem(&listener, key, severity, &message, help);
+        loaded.add_file_problem(Some(&listener), key, severity, &message, help);
     }
     let loaded = loaded.without_errors()?;
     // There is none only if there are errors.

@@ -119,6 +119,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
+    use crate::server::audit::{Audit, Sinks};
     use crate::server::auth::passwords::Passwords;
 
     fn write(path: &std::path::Path, text: &str) {
@@ -138,7 +139,8 @@ mod tests {
         );
         let policy = crate::policy::load("f", &text, &|_| None).unwrap().policy;
         let read = Certificates::load(&policy.listeners, SystemTime::now(), &mut Vec::new());
-        let ctx = Arc::new(Context::new("f".into(), policy, read.unwrap()));
+        let audit = Audit::start(Sinks::default()).unwrap();
+        let ctx = Arc::new(Context::new("f".into(), policy, read.unwrap(), audit));
         let users = || {
             ctx.certificates
                 .load()

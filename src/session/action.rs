@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::access::refusal::Record;
 use super::{SaslInput, UpstreamId};
 use crate::policy::model::Upstream;
 
@@ -47,6 +48,8 @@ pub enum Action {
     Authenticated,
     /// A proof was refused: to be counted, and logged with the reason, which the client is not told.
     AuthenticationFailed(String),
+    /// Write this record of a decision.
+    Audit(Box<Record>),
     /// Close the client's connection once everything for it has been written.
     Close,
     /// Close the client's connection at once.

@@ -2,6 +2,7 @@
 //! grown to the connection's usual depth.
 
 use super::UpstreamId;
+use super::access::NoteId;
 use super::streams::is_end;
 use crate::protocol::header::{Header, Procedure, Program, Serial};
 
@@ -16,6 +17,8 @@ pub(super) struct Call {
     pub(super) upstream: UpstreamId,
     /// What a good reply changes here.
     pub(super) effect: Effect,
+    /// What the reply is for, if it is not just for the client.
+    pub(super) note: Option<NoteId>,
 }
 
 /// What a good reply to a call changes in the session.
@@ -32,6 +35,15 @@ pub(super) enum Effect {
 }
 
 impl Call {
+    /// The header of the call.
+    pub(super) fn header(&self) -> Header {
+        Header {
+            program: self.program,
+            version: self.version,
+            ..Header::remote_call(self.procedure, self.serial)
+        }
+    }
+
     fn answered_by(&self, upstream: UpstreamId, reply: &Header) -> bool {
         self.serial == reply.serial
             && self.upstream == upstream
@@ -61,6 +73,16 @@ impl Calls {
     /// A call is outstanding under this serial.
     pub(super) fn has(&self, serial: Serial) -> bool {
         self.0.iter().any(|call| call.serial == serial)
+    }
+
+    /// The call that is outstanding under this serial.
+    pub(super) fn find(&self, serial: Serial) -> Option<&Call> {
+        self.0.iter().find(|call| call.serial == serial)
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Call> {
+        self.0.iter()
     }
 
     /// Streams that are open once their calls are answered well.

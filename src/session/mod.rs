@@ -11,13 +11,17 @@
 //! - `own`: what the session answers itself.
 //! - `opening`: the dialogue that opens an upstream for the client.
 //! - `identity`: what the daemon is told of the client.
+//! - [`access`]: what the client may do and see, call by call.
 //! - `serving`: calls, replies, streams and events once it is open.
+//! - `deadly`: calls that no daemon must get.
 //! - `calls`, `streams`: what is outstanding.
 //! - `keepalive`: pings, and silence that lasts too long.
 
+pub mod access;
 pub mod action;
 mod authenticating;
 mod calls;
+mod deadly;
 mod identity;
 mod keepalive;
 mod opening;
@@ -108,6 +112,10 @@ pub struct Setup {
     pub auth: Auth,
     /// How long it may take for that.
     pub auth_timeout: Duration,
+    /// Random bytes of the connection's own.
+    pub seed: [u8; 16],
+    /// What the ids of its refusals begin with; no other connection's do.
+    pub refusals: Arc<str>,
 }
 
 /// One client connection.
@@ -181,6 +189,12 @@ impl Session {
         &self.setup.facts
     }
 
+    /// Names the connection in records: what the ids of its refusals begin with.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.setup.refusals
+    }
+
     /// The longest frame that is taken from the client now, in bytes.
     #[must_use]
     pub fn client_frame_cap(&self) -> usize {
@@ -189,6 +203,13 @@ impl Session {
             Phase::Unopened { .. } | Phase::Opening(_) => limits::FRAME_MAX_UNOPENED,
             Phase::Serving(_) | Phase::Closing { .. } | Phase::Closed => limits::FRAME_MAX,
         }
+    }
+
+    /// Calls of the client's are decided on by what the daemon tells of changes, so that what it has
+    /// said must be heard before the next is.
+    #[must_use]
+    pub fn must_hear_first(&self) -> bool {
+        matches!(&self.phase, Phase::Serving(serving) if serving.has_rules())
     }
 
     /// What to do next, until there is nothing.
@@ -234,6 +255,9 @@ impl Session {
         if header.kind.is_call() {
             // Checked in every phase, before anything looks at the procedure: a call that is odd in
             // one field must not get past a check on another.
+            if self.occupies(header.serial) {
+                return Verdict::Hold;
+            }
             if self.uses(header.serial) {
                 tracing::warn!(?header, "the client uses a serial twice: closing");
                 self.abort();
@@ -265,7 +289,7 @@ impl Session {
                 Verdict::Consumed
             }
             Phase::Opening(_) => Verdict::Hold,
-            Phase::Serving(_) => self.serve_client(frame),
+            Phase::Serving(_) => self.serve_client(frame, router, now),
             Phase::Closing { .. } | Phase::Closed => Verdict::Consumed,
         }
     }
@@ -275,6 +299,7 @@ impl Session {
         &mut self,
         from: UpstreamId,
         frame: &Frame<'_>,
+        router: &dyn Router,
         now: Instant,
     ) -> Verdict {
         // What arrives late from an upstream that was given up concerns nobody.
@@ -292,7 +317,7 @@ impl Session {
                 self.handle_opening_reply(frame, now);
                 Verdict::Consumed
             }
-            _ => self.serve_upstream(from, frame, now),
+            _ => self.serve_upstream(from, frame, router, now),
         }
     }
 
@@ -365,6 +390,14 @@ impl Session {
         }
     }
 
+    /// The connection is over, however it stands: what is left to be recorded of it comes out of
+    /// [`Session::poll_action`].
+    pub fn handle_end(&mut self) {
+        if let Phase::Serving(serving) = &mut self.phase {
+            serving.record_counts(&mut self.actions);
+        }
+    }
+
     /// The time of [`Session::poll_timeout`] has come; earlier calls do no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
         match self
@@ -379,6 +412,7 @@ impl Session {
             }
             Some(Silence::Short) | None => {}
         }
+        self.give_up_decisions(now);
         match &mut self.phase {
             Phase::Authenticating(_) => self.authenticating_timeout(now),
             Phase::Unopened { deadline } if *deadline <= now => {
@@ -451,6 +485,7 @@ impl Session {
 
     /// Gives the present upstream up; the phase changes next.
     fn disconnect(&mut self) {
+        self.handle_end();
         let id = self.upstream().map(Action::Disconnect);
         self.actions.extend(id);
     }
@@ -463,6 +498,14 @@ impl Session {
             Phase::Opening(opening) => opening.uses(serial),
             Phase::Serving(serving) => serving.uses(serial),
             Phase::Unopened { .. } | Phase::Closing { .. } | Phase::Closed => false,
+        }
+    }
+
+    /// A call of the proxy's own has this serial, and will be answered soon.
+    fn occupies(&self, serial: Serial) -> bool {
+        match &self.phase {
+            Phase::Serving(serving) => serving.occupies(serial),
+            _ => false,
         }
     }
 

@@ -12,11 +12,12 @@ use super::{
     Action, Keepalive, Lost, OPEN_DEADLINE, OPENS, Peer, Phase, Router, Session, UpstreamId,
     identity,
 };
+use crate::policy::access::Gate;
 use crate::policy::model::{ForwardIdentity, Routed, Target, Upstream};
 use crate::protocol::args::{self, AuthType, ConnectOpen, Feature, OPEN_READONLY};
 use crate::protocol::fault::{self, Fault};
 use crate::protocol::frame::{self, Frame};
-use crate::protocol::header::{Header, Procedure, Serial, Status};
+use crate::protocol::header::{Header, Procedure, Program, Serial, Status};
 use crate::protocol::limits;
 use crate::protocol::table::remote;
 use crate::protocol::xdr::Writer;
@@ -148,6 +149,14 @@ impl Session {
         } else {
             open.flags
         };
+        if let Some(table) = router.access(facts)
+            && let Gate::Refuse(denial) = table.gate(Program::REMOTE, remote::CONNECT_OPEN)
+        {
+            tracing::info!(uri, client = %facts, "the access rules let the client open nothing");
+            let permission = denial.permission.map(|permission| permission.to_string());
+            let permission = permission.unwrap_or_else(|| "connect:getattr".into());
+            return Err(Fault::denied(format!("{permission} is not allowed")));
+        }
         let mut targets = match router.route(facts, uri) {
             Routed::Try(targets) => VecDeque::from(targets),
             Routed::NoRoute => VecDeque::new(),

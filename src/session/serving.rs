@@ -1,12 +1,15 @@
 //! The open connection: calls, replies, streams and events between a client and its daemon.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::access::{Access, Line};
 use super::calls::{Call, Calls, Effect};
+use super::deadly;
 use super::keepalive::{Keepalive, Silence};
 use super::streams::{self, Streams};
-use super::{Action, Lost, Peer, Phase, Session, UpstreamId, Verdict};
+use super::{Action, Lost, Peer, Phase, Router, Session, Setup, UpstreamId, Verdict};
 use crate::policy::model::Upstream;
 use crate::protocol::fault::Fault;
 use crate::protocol::frame::{self, Frame};
@@ -38,6 +41,10 @@ pub(super) struct Serving {
     streams: Streams,
     /// The client has registered a close callback.
     watches_close: bool,
+    /// What the client may do, if that is not everything.
+    access: Option<Box<Access>>,
+    /// Number of the policy that `access` is by; 0 is none.
+    generation: u64,
 }
 
 impl Serving {
@@ -55,6 +62,8 @@ impl Serving {
             calls: Calls::default(),
             streams: Streams::default(),
             watches_close: false,
+            access: None,
+            generation: 0,
         }
     }
 
@@ -64,11 +73,23 @@ impl Serving {
 
     /// A call or a stream of the client's has this serial.
     pub(super) fn uses(&self, serial: Serial) -> bool {
-        self.calls.has(serial) || self.streams.has(serial)
+        let waits = |access: &Access| access.uses(serial);
+        self.calls.has(serial)
+            || self.streams.has(serial)
+            || self.access.as_deref().is_some_and(waits)
+    }
+
+    /// A call of the proxy's own has this serial.
+    pub(super) fn occupies(&self, serial: Serial) -> bool {
+        let is_own = |access: &Access| access.is_own(&self.calls, serial);
+        self.access.as_deref().is_some_and(is_own)
     }
 
     pub(super) fn has_calls(&self) -> bool {
-        !self.calls.is_empty()
+        match &self.access {
+            None => !self.calls.is_empty(),
+            Some(access) => access.has_calls(&self.calls),
+        }
     }
 
     pub(super) fn has_streams(&self) -> bool {
@@ -79,8 +100,15 @@ impl Serving {
         self.descriptors
     }
 
+    /// There are rules about what the client may do.
+    pub(super) fn has_rules(&self) -> bool {
+        self.access.is_some()
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.keepalive.as_ref().map(Keepalive::deadline)
+        let keepalive = self.keepalive.as_ref().map(Keepalive::deadline);
+        let access = self.access.as_ref().and_then(|access| access.deadline());
+        keepalive.into_iter().chain(access).min()
     }
 
     pub(super) fn heard(&mut self, now: Instant) {
@@ -93,6 +121,33 @@ impl Serving {
         self.keepalive
             .as_mut()
             .map_or(Silence::Short, |keepalive| keepalive.check(now))
+    }
+
+    /// Looks whether another policy is in force.
+    fn refresh(&mut self, router: &dyn Router, setup: &Setup, actions: &mut VecDeque<Action>) {
+        let generation = router.generation();
+        if self.generation == generation {
+            return;
+        }
+        self.generation = generation;
+        // What was refused by the old policy is told apart from what the new one refuses.
+        self.record_counts(actions);
+        match (router.access(&setup.facts), &mut self.access) {
+            (Some(table), Some(access)) => access.set_table(Some(table), generation),
+            (None, Some(access)) => access.set_table(None, generation),
+            (Some(table), none) => {
+                let access = Access::new(table, generation, &self.upstream.name, setup);
+                *none = Some(Box::new(access));
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// Records what is not recorded yet of refused calls.
+    pub(super) fn record_counts(&mut self, actions: &mut VecDeque<Action>) {
+        if let Some(access) = &mut self.access {
+            access.record_counts(actions);
+        }
     }
 
     /// Notes a good reply.
@@ -120,13 +175,18 @@ fn effect(program: Program, procedure: Procedure) -> Effect {
 
 impl Session {
     /// A frame of the client's on an open connection.
-    pub(super) fn serve_client(&mut self, frame: &Frame<'_>) -> Verdict {
+    pub(super) fn serve_client(
+        &mut self,
+        frame: &Frame<'_>,
+        router: &dyn Router,
+        now: Instant,
+    ) -> Verdict {
         let Phase::Serving(serving) = &mut self.phase else {
             return Verdict::Hold;
         };
         let header = frame.header;
         if header.kind.is_call() {
-            return self.serve_call(header);
+            return self.serve_call(frame, router, now);
         }
         if !header.kind.is_stream() {
             // Replies, events and unknown types: libvirt's daemon ignores them from a client.
@@ -134,14 +194,24 @@ impl Session {
         }
         match serving.streams.upstream_of(&header) {
             Some(upstream) => Verdict::Relay(Peer::Upstream(upstream)),
+            // It may be of a call that is not decided on yet.
+            None if serving
+                .access
+                .as_ref()
+                .is_some_and(|access| access.uses(header.serial)) =>
+            {
+                Verdict::Hold
+            }
             None => Verdict::Consumed,
         }
     }
 
-    fn serve_call(&mut self, header: Header) -> Verdict {
+    fn serve_call(&mut self, frame: &Frame<'_>, router: &dyn Router, now: Instant) -> Verdict {
+        let header = frame.header;
         let Phase::Serving(serving) = &mut self.phase else {
             return Verdict::Hold;
         };
+        serving.refresh(router, &self.setup, &mut self.actions);
         let (
             Header {
                 program,
@@ -161,6 +231,9 @@ impl Session {
             Some(Fault::already_open())
         } else if header.kind == MessageType::CALL_WITH_FDS && !serving.descriptors {
             Some(Fault::no_descriptors())
+        } else if deadly::may_be_deadly(program, procedure) && deadly::is_deadly(frame) {
+            tracing::warn!(?procedure, "a call that would kill the daemon is refused");
+            Some(Fault::deadly())
         } else if effect == Effect::OpenStream
             && serving.streams.len() + serving.calls.streams() >= STREAMS
         {
@@ -175,6 +248,18 @@ impl Session {
         if serving.calls.len() >= CALLS {
             return Verdict::Hold;
         }
+        if let Some(access) = &mut serving.access
+            && !is_forwarded_identity(program, procedure)
+        {
+            let mut line = Line {
+                upstream,
+                calls: &mut serving.calls,
+                streams: &serving.streams,
+                actions: &mut self.actions,
+                now,
+            };
+            return access.call(frame, effect, &mut line);
+        }
         serving.calls.push(Call {
             serial,
             program,
@@ -182,6 +267,7 @@ impl Session {
             procedure,
             upstream,
             effect,
+            note: None,
         });
         Verdict::Relay(Peer::Upstream(upstream))
     }
@@ -191,14 +277,16 @@ impl Session {
         &mut self,
         from: UpstreamId,
         frame: &Frame<'_>,
+        router: &dyn Router,
         now: Instant,
     ) -> Verdict {
         let Phase::Serving(serving) = &mut self.phase else {
             return Verdict::Consumed;
         };
+        serving.refresh(router, &self.setup, &mut self.actions);
         let header = frame.header;
         let broken = if header.kind.is_reply() {
-            match self.serve_reply(from, &header) {
+            match self.serve_reply(from, frame, now) {
                 Some(verdict) => return self.settle_after(verdict, now),
                 None => "a reply that nobody waits for",
             }
@@ -212,7 +300,17 @@ impl Session {
             }
             return self.settle_after(Verdict::Relay(Peer::Client), now);
         } else if header.kind == MessageType::MESSAGE {
-            return Verdict::Relay(Peer::Client);
+            let Some(access) = &mut serving.access else {
+                return Verdict::Relay(Peer::Client);
+            };
+            let mut line = Line {
+                upstream: from,
+                calls: &mut serving.calls,
+                streams: &serving.streams,
+                actions: &mut self.actions,
+                now,
+            };
+            return access.event(frame, &mut line);
         } else {
             "a frame that no daemon sends"
         };
@@ -220,11 +318,33 @@ impl Session {
         Verdict::Consumed
     }
 
+    /// Gives up what has waited too long for a decision.
+    pub(super) fn give_up_decisions(&mut self, now: Instant) {
+        if let Phase::Serving(serving) = &mut self.phase
+            && let Some(access) = &mut serving.access
+        {
+            let mut line = Line {
+                upstream: serving.id,
+                calls: &mut serving.calls,
+                streams: &serving.streams,
+                actions: &mut self.actions,
+                now,
+            };
+            access.give_up(&mut line);
+        }
+    }
+
     /// A reply; `None` if it answers nothing.
-    fn serve_reply(&mut self, from: UpstreamId, header: &Header) -> Option<Verdict> {
+    fn serve_reply(
+        &mut self,
+        from: UpstreamId,
+        frame: &Frame<'_>,
+        now: Instant,
+    ) -> Option<Verdict> {
         let Phase::Serving(serving) = &mut self.phase else {
             return None;
         };
+        let header = &frame.header;
         let Some(call) = serving.calls.answer(from, header) else {
             // A stream whose hole could not be written is ended by an error reply.
             let ends_stream = header.kind == MessageType::REPLY
@@ -242,6 +362,16 @@ impl Session {
         }
         if header.status == Status::OK {
             serving.note_reply(&call);
+        }
+        if let (Some(note), Some(access)) = (call.note, &mut serving.access) {
+            let mut line = Line {
+                upstream: from,
+                calls: &mut serving.calls,
+                streams: &serving.streams,
+                actions: &mut self.actions,
+                now,
+            };
+            return Some(access.reply(note, frame, &mut line));
         }
         Some(Verdict::Relay(Peer::Client))
     }
@@ -265,18 +395,19 @@ impl Session {
         let fault = Fault::upstream_lost(name, &lost.to_string());
         let mut bytes = Vec::new();
         for call in serving.calls.fail(id) {
-            let Call {
-                program,
-                version,
-                procedure,
-                serial,
-                ..
-            } = call;
-            let call = Header {
-                program,
-                version,
-                ..Header::remote_call(procedure, serial)
+            let waiting = match &mut serving.access {
+                None => Some(call.header()),
+                Some(access) => access.original(&call),
             };
+            if let Some(call) = waiting {
+                fault.answer(call, &mut bytes);
+            }
+        }
+        for call in serving
+            .access
+            .iter_mut()
+            .flat_map(|access| access.abandon())
+        {
             fault.answer(call, &mut bytes);
         }
         for stream in serving.streams.fail(id) {
@@ -297,6 +428,11 @@ impl Session {
         }
         self.finish(now);
     }
+}
+
+/// Who speaks for whom is not for the access rules but for `trusted_forwarders`, which was asked.
+fn is_forwarded_identity(program: Program, procedure: Procedure) -> bool {
+    (program, procedure) == (Program::REMOTE, remote::CONNECT_SET_IDENTITY)
 }
 
 /// Header of the event that tells a client of its lost connection.

@@ -11,6 +11,9 @@
     reason = "a test fails by panicking"
 )]
 
+mod access;
+mod audit;
+mod definitions;
 mod descriptors;
 mod drain;
 mod equality;

@@ -12,8 +12,14 @@ use virtproxyd::protocol::frame::{self, Next};
 use virtproxyd::protocol::limits::{ERROR_TEXT, FRAME_DESCRIPTORS, FRAME_MAX, FRAME_MIN};
 use virtproxyd::protocol::xdr::Writer;
 
+#[path = "content.rs"]
+mod content;
+#[path = "payload.rs"]
+mod payload;
 #[path = "session.rs"]
 mod session;
+pub(crate) use content::content;
+pub(crate) use payload::{fields, payload};
 pub(crate) use session::session;
 
 /// Frames out of a byte stream, in whole and byte by byte: both readings must agree, and no frame

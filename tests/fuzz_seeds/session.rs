@@ -18,6 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use virtproxyd::policy::access::Table as Access;
 use virtproxyd::policy::facts::{ClientFacts, SaslFacts};
 use virtproxyd::policy::model::{ForwardIdentity, Keepalive, Routed, Target, Upstream};
 use virtproxyd::protocol::args::{AuthType, ConnectOpen};
@@ -194,6 +195,14 @@ impl Router for Table {
         }
     }
 
+    fn generation(&self) -> u64 {
+        1
+    }
+
+    fn access(&self, _: &ClientFacts) -> Option<Arc<Access>> {
+        None
+    }
+
     fn may_forward(&self, _: &ClientFacts) -> bool {
         false
     }
@@ -271,6 +280,8 @@ impl World {
             descriptors: !choice.is_multiple_of(4),
             auth,
             auth_timeout: 60 * SECOND,
+            seed: [7; 16],
+            refusals: "r".into(),
         };
         let now = Instant::now();
         Self {
@@ -591,7 +602,10 @@ impl World {
             }
         }
         let id = daemon.id;
-        match self.session.handle_upstream(id, &message.frame(), self.now) {
+        match self
+            .session
+            .handle_upstream(id, &message.frame(), &self.table, self.now)
+        {
             Verdict::Relay(Peer::Client) => {
                 let header = &message.header;
                 assert!(!is_keepalive(header), "keepalive travelled through");
@@ -695,6 +709,7 @@ impl World {
                     assert_eq!(daemon.id, id);
                     self.owed = daemon.relayed.iter().map(key).collect();
                 }
+                Action::Audit(_) => {}
                 Action::Close => {
                     assert!(!self.closed && self.daemon.is_none());
                     self.closed = true;

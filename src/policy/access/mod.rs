@@ -6,7 +6,9 @@
 //! - [`rule`]: the rules, and everything else that `access` says, as compiled.
 //! - [`needs`]: the permissions that procedures need.
 //! - [`table`]: what one set of identities may do; [`ruling`]: what it says; `tables`: those in use.
+//! - `afterwards`: what is asked of the rules after a refusal.
 
+mod afterwards;
 pub(super) mod condition;
 pub mod needs;
 pub mod permission;
@@ -17,7 +19,8 @@ pub mod subject;
 pub mod table;
 mod tables;
 
-pub use needs::{Needs, needs};
+pub use afterwards::rule_text;
+pub use needs::{Need, Needs, needs};
 pub use permission::{Permission, PermissionSet};
 pub use rule::{Audit, OwnerMark, Quota, RuleId, RuleRef};
 pub use ruling::{Allowed, Denial, Gate, Reason, Ruling};

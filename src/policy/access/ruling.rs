@@ -60,9 +60,22 @@ pub enum Reason {
     UnknownProcedure,
     /// What identities ask for could not be learned of this client.
     UnknownClient,
+    /// The content of the call does not keep to the guards of the rule that allows it.
+    Guarded,
 }
 
 impl Denial {
+    /// The content of a call does not keep to a rule's guards.
+    #[must_use]
+    pub fn of_guards(rule: RuleId, permission: Permission, shadow: bool) -> Self {
+        Self {
+            rule: Some(rule),
+            permission: Some(permission),
+            reason: Reason::Guarded,
+            shadow,
+        }
+    }
+
     pub(super) fn by(rule: RuleId, permission: Permission) -> Self {
         Self {
             rule: Some(rule),

@@ -1,6 +1,7 @@
 //! What is known of the object that a call is about.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::BitOrAssign;
 
 use crate::protocol::object::{Class, Uuid};
@@ -74,6 +75,27 @@ impl<'a> Subject<'a> {
             Attribute::Usage => self.usage.map(Cow::Borrowed),
             Attribute::Uuid | Attribute::UsageType => None,
         }
+    }
+}
+
+/// `domain acme-web1 (owner acme)`: what is known of it.
+impl fmt::Display for Subject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.class.name())?;
+        let parent = self.pool.or(self.network);
+        match (parent, self.name.or(self.usage)) {
+            (Some(parent), Some(name)) => write!(f, " {parent}/{name}")?,
+            (Some(parent), None) => write!(f, " {parent}/")?,
+            (None, Some(name)) => write!(f, " {name}")?,
+            (None, None) => {}
+        }
+        if let Some(uuid) = self.uuid {
+            write!(f, " {uuid}")?;
+        }
+        if let Owner::Is(owner) = self.owner {
+            write!(f, " (owner {owner})")?;
+        }
+        Ok(())
     }
 }
 

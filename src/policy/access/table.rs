@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::needs::{self, PROGRAMS, needs};
 use super::permission::Permission;
-use super::rule::{Quota, RuleId, RuleRef, Rules};
+use super::rule::{OwnerMark, Quota, RuleId, RuleRef, Rules};
 use super::ruling::{Allowed, Denial, Gate, Ruling};
 use super::subject::{Attributes, Owner, Subject};
 use crate::policy::identity::IdentitySet;
@@ -255,6 +255,19 @@ impl Table {
                 };
                 (rule.is_on(&stamped) != Some(false)).then_some(owner)
             })
+    }
+
+    /// The rules that allow something on some object.
+    pub fn grants(&self, permission: Permission) -> impl Iterator<Item = RuleRef<'_>> {
+        let entry = self.permissions.get(permission.index());
+        let allow = entry.into_iter().flat_map(|entry| &entry.allow);
+        allow.filter_map(|place| self.rule(RuleId(u32::try_from(*place).ok()?)))
+    }
+
+    /// Where a domain's owner is written, in order. The first that is there counts.
+    #[must_use]
+    pub fn owner_marks(&self) -> &[OwnerMark] {
+        &self.rules.marks
     }
 
     /// The quotas of the client's identities; all of them count.

@@ -60,7 +60,7 @@ pub(super) fn policy(
     );
     let files = draft.files(document);
     let rules = draft.rule_places();
-    let policy = draft.finish()?;
+    let policy = draft.finish(document)?;
     let tests = tests.into_iter().collect::<Option<Vec<_>>>()?;
     if problems.iter().all(|it| it.severity != Severity::Error) {
         self_tests::run(&policy, &tests, &rules, document, problems);
@@ -93,7 +93,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Where the listeners name files, or would if they did not leave them out.
+    /// Where files are named, or would be if they were not left out.
     fn files(&self, document: &Document<'_>) -> Vec<FilePlace> {
         const KEYS: [(&str, &str); 5] = [
             ("tls", "cert"),
@@ -113,14 +113,19 @@ impl Draft {
                 } else {
                     document.key_place(&section)
                 };
-                let listener = Arc::clone(&entry.name);
                 files.push(FilePlace {
-                    listener,
+                    listener: Some(Arc::clone(&entry.name)),
                     key,
                     span,
                 });
             }
         }
+        let audit = Pointer::default().key("access").key("audit");
+        files.push(FilePlace {
+            listener: None,
+            key: "file",
+            span: document.place(&audit.key("file")),
+        });
         files
     }
 
@@ -131,7 +136,7 @@ impl Draft {
         places.collect()
     }
 
-    fn finish(self) -> Option<Policy> {
+    fn finish(self, document: &Document<'_>) -> Option<Policy> {
         let identities = self
             .identities
             .into_iter()
@@ -145,6 +150,7 @@ impl Draft {
             })
             .collect::<Option<Vec<_>>>()?;
         Some(Policy {
+            digest: document.digest(),
             daemon: self.daemon?,
             listeners: self
                 .listeners

@@ -36,6 +36,12 @@ words! {
     LxcNamespace = "lxc-namespace",
     /// Arguments of Xen's own.
     XenNamespace = "xen-namespace",
+    /// Arguments of bhyve's own.
+    BhyveNamespace = "bhyve-namespace",
+    /// Options of dnsmasq's own, for networks.
+    DnsmasqNamespace = "dnsmasq-namespace",
+    /// Options of pools for `mount` and for RBD.
+    MountOptions = "mount-options",
     /// Security labels other than those that libvirt chooses, or none.
     SeclabelOverride = "seclabel-override",
     /// Commands to QEMU's monitor, but those of `monitor_commands`.
@@ -68,6 +74,14 @@ words! {
     Shmem = "shmem",
     /// Sockets between guest and host.
     Vsock = "vsock",
+    /// Consoles, channels and other character devices on the host's network.
+    CharDeviceNetwork = "char-device-network",
+    /// Disks whose backing files are taken from what the image says: a guest can write that.
+    ImageChain = "image-chain",
+    /// Secrets of the host, for disks and TPMs.
+    Secret = "secret",
+    /// Devices that another domain serves, on Xen.
+    DriverDomain = "driver-domain",
 }
 
 /// A set of them.
@@ -98,5 +112,31 @@ impl FromIterator<Forbid> for ForbidSet {
                 .into_iter()
                 .fold(0, |set, word| set | 1 << word as u64),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The words are in the manual, and no others.
+    #[test]
+    fn the_manual_has_every_word() {
+        let manual = include_str!("../../../docs/guards.md");
+        let (_, table) = manual
+            .split_once("## Words of `forbid`")
+            .unwrap_or_default();
+        let (table, _) = table.split_once("\n## ").unwrap_or_default();
+        let rows = table
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once(" | "));
+        let mut told: Vec<_> = rows
+            .flat_map(|(words, _)| words.split(", "))
+            .map(|word| word.trim_matches('`'))
+            .collect();
+        let mut words: Vec<_> = Forbid::ALL.iter().map(|word| word.word()).collect();
+        told.sort_unstable();
+        words.sort_unstable();
+        assert_eq!(told, words);
     }
 }

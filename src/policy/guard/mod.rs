@@ -1,11 +1,37 @@
-//! Guards: what the content of calls must keep to.
+//! Guards: what the content of calls must keep to, and the objects that it names.
+//!
+//! - [`contents`]: what a call carries, by the `table` of all arguments: each `document`, path,
+//!   `command`, number.
+//! - [`Guards::check`]: `words` has what each word of `forbid` is in a document, `places` where paths
+//!   are in it, `paths` and `uri` which of them are good; `size` is for `max`.
+//! - [`named`]: the objects that a call names by its content.
+//! - `owner`: the owner in a domain's metadata.
 
+mod check;
+mod command;
+mod content;
+mod document;
 mod forbid;
+mod named;
+mod owner;
+mod paths;
+mod places;
+mod size;
+mod table;
+mod uri;
+mod words;
 
+pub use check::Violation;
+pub use content::{Content, contents};
 pub use forbid::{Forbid, ForbidSet};
+pub use named::{Named, NamedOwner, domain_named, named};
+pub use owner::{owner_in_metadata, stamp};
+pub use size::{Size, domain_size};
+pub use table::{has_content, why_unchecked};
+
+pub use super::xml::Unreadable;
 
 use super::pattern::Pattern;
-use crate::protocol::header::{Procedure, Program};
 
 /// What the content of calls that a rule allows must keep to. `None` is without limit.
 #[derive(Debug, Clone, Default)]
@@ -35,8 +61,5 @@ pub struct Max {
     pub disks: Option<u64>,
 }
 
-/// Whether calls of a procedure carry what guards look at.
-#[must_use]
-pub fn has_content(_: Program, _: Procedure) -> bool {
-    true
-}
+#[cfg(test)]
+mod tests;

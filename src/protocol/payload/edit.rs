@@ -140,7 +140,8 @@ fn copy(out: &mut Vec<u8>, mut from: Reader<'_>, to: &Reader<'_>) -> Result<(), 
 
 /// An error with every occurrence of the first of each pair in its texts replaced by the second;
 /// for answers about stand-ins. The texts are replaced in one pass, the earlier pair first, so
-/// that nothing is replaced in what was put in.
+/// that nothing is replaced in what was put in. One that grows over the bound of a string is an
+/// error.
 pub fn replace_in_error(
     error: &[u8],
     replacements: &[(String, String)],
@@ -152,6 +153,13 @@ pub fn replace_in_error(
         if field.shape == Shape::Optional(&Shape::String) {
             if reader.present()? {
                 let text = replace(reader.opaque(STRING)?, replacements);
+                if text.len() > STRING {
+                    let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+                    return Err(XdrError::TooLong {
+                        length,
+                        cap: STRING,
+                    });
+                }
                 Writer::new(&mut out).u32(1).opaque(&text);
             } else {
                 Writer::new(&mut out).u32(0);
@@ -281,6 +289,15 @@ mod tests {
             let replaced = replace_in_error(&before, &pairs(&[("stand-in", &name)])).unwrap();
             assert_eq!(fault::message(&replaced), Ok(format!("no '{name}'!")));
         }
+    }
+
+    #[test]
+    fn no_text_grows_over_its_bound() {
+        let before = error([Some(&[b'a'; 2048]), None, None, None]);
+        let replace = |length| replace_in_error(&before, &pairs(&[("a", &"b".repeat(length))]));
+        assert!(replace(2048).is_ok());
+        let (length, cap) = (2048 * 2049, STRING);
+        assert_eq!(replace(2049), Err(XdrError::TooLong { length, cap }));
     }
 
     #[test]

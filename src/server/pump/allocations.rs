@@ -13,6 +13,7 @@ use crate::protocol::frame;
 use crate::protocol::header::{Header, Procedure, Serial, Status};
 use crate::protocol::table::remote;
 use crate::protocol::xdr::Writer;
+use crate::server::audit::{Audit, Sinks};
 use crate::server::auth::certificates::Certificates;
 use crate::server::connection::Client;
 use crate::server::context::Context;
@@ -35,7 +36,8 @@ routes: [{{ uri: \"*?*\", upstream: daemon }}]
     let policy = policy::load("routes.yaml", &text, &|_| None)
         .unwrap()
         .policy;
-    Context::new("routes.yaml".into(), policy, Certificates::default())
+    let audit = Audit::start(Sinks::default()).unwrap();
+    Context::new("routes.yaml".into(), policy, Certificates::default(), audit)
 }
 
 fn read_frame(mut socket: &UnixStream) -> Option<(Header, Vec<u8>)> {

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::upstream::open;
+use super::upstream::{Upstream, open};
 use super::{End, OUTBOX, Pump};
 use crate::session::{Peer, Verdict};
 
@@ -13,10 +13,11 @@ impl Pump<'_> {
         while self.end == End::Open && self.turn > 0 {
             moved |= self.write_to_upstream(cx);
             moved |= self.perform_actions();
-            if self.owed() > OUTBOX || self.is_securing() {
+            if self.owed() > OUTBOX || self.is_securing() || self.is_deafened() {
                 return moved;
             }
-            if self.decide_client(now) {
+            // A frame on hold may have made the session ask for something.
+            if self.decide_client(now) | self.perform_actions() {
                 moved = true;
                 continue;
             }
@@ -40,6 +41,14 @@ impl Pump<'_> {
             moved = true;
         }
         moved
+    }
+
+    /// The daemon is not listened to because the client takes nothing, and the client's calls are
+    /// decided on by what the daemon says. Whoever does not read must not keep by that what the
+    /// daemon has told is over.
+    fn is_deafened(&self) -> bool {
+        let unread = |upstream: &Upstream| !upstream.gone && !upstream.side.inbox.has_room();
+        self.session.must_hear_first() && self.upstream.as_ref().is_some_and(unread)
     }
 
     /// Bytes of the proxy's own frames that the client's frames made and that are still here.
@@ -72,7 +81,7 @@ impl Pump<'_> {
                     return true;
                 }
             };
-            let to = match self.session.handle_client(&frame, &generation.policy, now) {
+            let to = match self.session.handle_client(&frame, &**generation, now) {
                 Verdict::Relay(to) => Some(to),
                 Verdict::Consumed => None,
                 Verdict::Hold => {

@@ -33,10 +33,12 @@ use std::time::Instant;
 
 use tokio::time::Sleep;
 
+use super::audit::Trail;
 use super::context::Context as Shared;
 use super::side::Side;
 use super::transport::Transport;
 use super::upstream::Dial;
+use crate::session::access::refusal::Record;
 use crate::session::{Action, Peer, Session};
 pub(super) use proof::Unproven;
 use upstream::{Upstream, open};
@@ -62,6 +64,8 @@ pub(super) struct Pump<'a> {
     end: End,
     /// What is there until the client has proven who it is.
     unproven: Option<Box<Unproven>>,
+    /// What the records of this connection have in common, if there are any.
+    trail: Option<Box<Trail>>,
     /// The session has asked for the client's next frame to be offered again.
     held: bool,
     /// The session knows that the client sends no more.
@@ -96,6 +100,7 @@ impl<'a> Pump<'a> {
             shared,
             drain: Some(Box::pin(shared.drain.begun())),
             unproven: unproven.map(Box::new),
+            trail: None,
             client: Side::new(client),
             upstream: None,
             dial: None,
@@ -182,12 +187,20 @@ impl<'a> Pump<'a> {
                 | Action::Secure
                 | Action::Authenticated
                 | Action::AuthenticationFailed(_) => self.prove(action),
+                Action::Audit(record) => self.record(&record),
                 Action::Close if self.end == End::Open => self.end = End::Flushing,
                 Action::Close => {}
                 Action::Abort => self.end = End::Closed,
             }
         }
         moved
+    }
+
+    fn record(&mut self, record: &Record) {
+        let Shared { audit, policy, .. } = self.shared;
+        let session = &self.session;
+        let trail = &mut self.trail;
+        audit.record(record, trail, session.name(), session.facts(), policy);
     }
 
     /// Writes the proxy's own frames, and ends the client's connection after the last.
@@ -232,6 +245,18 @@ impl<'a> Pump<'a> {
             End::Lingering
         };
         true
+    }
+}
+
+/// However a connection ends, what was decided on it is recorded.
+impl Drop for Pump<'_> {
+    fn drop(&mut self) {
+        self.session.handle_end();
+        while let Some(action) = self.session.poll_action() {
+            if let Action::Audit(record) = action {
+                self.record(&record);
+            }
+        }
     }
 }
 

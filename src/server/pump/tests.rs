@@ -17,6 +17,7 @@ use crate::protocol::frame;
 use crate::protocol::header::{Header, MessageType, Program, Serial};
 use crate::protocol::limits::FRAME_MIN;
 use crate::protocol::table::keepalive::PING;
+use crate::server::audit::{Audit, Sinks};
 use crate::server::auth::certificates::Certificates;
 use crate::session::{Auth, Setup};
 
@@ -29,7 +30,8 @@ routes: [{ uri: \"*\", upstream: one }]
 
 fn shared() -> Shared {
     let loaded = crate::policy::load("f", POLICY, &|_| None).unwrap();
-    Shared::new("f".into(), loaded.policy, Certificates::default())
+    let audit = Audit::start(Sinks::default()).unwrap();
+    Shared::new("f".into(), loaded.policy, Certificates::default(), audit)
 }
 
 fn session() -> Session {
@@ -42,6 +44,8 @@ fn session() -> Session {
         descriptors: true,
         auth: Auth::None,
         auth_timeout: Duration::from_secs(1),
+        seed: [7; 16],
+        refusals: "r".into(),
     };
     Session::new(setup, Instant::now())
 }

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::{End, OUTBOX, Pump};
+use super::{End, OUTBOX, Pump, Shared};
 use crate::protocol::limits;
 use crate::server::side::Side;
 use crate::session::{Lost, Peer, Session, UpstreamId, Verdict};
@@ -70,12 +70,20 @@ impl Pump<'_> {
             if self.turn == 0 {
                 return moved;
             }
-            if decide_upstream(upstream, &mut self.session, &mut self.turn, now) {
+            if decide_upstream(
+                upstream,
+                &mut self.session,
+                self.shared,
+                &mut self.turn,
+                now,
+            ) {
                 moved = true;
+                self.perform_actions();
                 continue;
             }
             let side = &mut upstream.side;
-            if !side.eof && side.outbox.len() <= OUTBOX && side.inbox.has_room() {
+            let owed = side.outbox.len().max(self.client.outbox.len());
+            if !side.eof && owed <= OUTBOX && side.inbox.has_room() {
                 if side.poll_receive(cx).is_ready() {
                     self.session.handle_heard(Peer::Upstream(upstream.id), now);
                     moved = true;
@@ -135,11 +143,13 @@ pub(super) fn open(upstream: &mut Option<Upstream>, id: UpstreamId) -> Option<&m
 fn decide_upstream(
     upstream: &mut Upstream,
     session: &mut Session,
+    shared: &Shared,
     turn: &mut usize,
     now: Instant,
 ) -> bool {
     let Upstream { id, side, gone, .. } = upstream;
     let mut decided = false;
+    let generation = shared.policy.peek();
     while *turn > 0 {
         *turn -= 1;
         let (skip, claimed) = (side.decided.bytes(), side.decided.descriptors());
@@ -153,7 +163,7 @@ fn decide_upstream(
                 return true;
             }
         };
-        let to = match session.handle_upstream(*id, &frame, now) {
+        let to = match session.handle_upstream(*id, &frame, &**generation, now) {
             Verdict::Relay(to) => Some(to),
             Verdict::Consumed => None,
             Verdict::Hold => return decided,

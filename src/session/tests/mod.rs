@@ -12,6 +12,8 @@
     reason = "a test that meets the unexpected must fail"
 )]
 
+mod access;
+mod audit;
 mod authenticating;
 mod calls;
 mod descriptors;

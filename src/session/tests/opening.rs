@@ -113,6 +113,14 @@ fn a_uri_of_hostile_length_is_not_looked_up() {
         fn may_forward(&self, _: &ClientFacts) -> bool {
             false
         }
+
+        fn generation(&self) -> u64 {
+            1
+        }
+
+        fn access(&self, _: &ClientFacts) -> Option<Arc<crate::policy::access::Table>> {
+            None
+        }
     }
     let mut rig = Rig::start();
     let open = connect_open(0, Some(&"x".repeat(60_000)), 0);

@@ -251,3 +251,36 @@ fn short_frames_only_until_the_connection_is_open() {
     rig.daemon_opens();
     assert_eq!(rig.session.client_frame_cap(), FRAME_MAX);
 }
+
+#[test]
+fn a_call_that_would_kill_the_daemon_does_not_reach_it() {
+    let mut rig = Rig::opened();
+    let perform = |serial, uri: Option<&str>| {
+        let header = Header::remote_call(remote::DOMAIN_MIGRATE_PERFORM3, Serial(serial));
+        Msg::new(header, |writer| {
+            writer.string("a").raw(&[1; 16]);
+            writer.i32(-1);
+            writer.optional_string(None).u32(0).optional_string(None);
+            writer.optional_string(uri).u32(0).u32(0);
+            writer.optional_string(None).u32(0).u32(0);
+        })
+    };
+    let (code, _) = rig.refuses(&perform(1, None));
+    assert_eq!(code, 8);
+    rig.daemon_gets_nothing();
+    rig.relays(&perform(2, Some("tcp://host")));
+
+    let perform = |serial, parameter: &str| {
+        let procedure = remote::DOMAIN_MIGRATE_PERFORM3_PARAMS;
+        Msg::new(Header::remote_call(procedure, Serial(serial)), |writer| {
+            writer.string("a").raw(&[1; 16]);
+            writer.i32(-1);
+            writer.optional_string(None);
+            writer.u32(1).string(parameter).u32(7).string("tcp://host");
+            writer.u32(0).u32(0);
+        })
+    };
+    let (code, _) = rig.refuses(&perform(3, "destination_name"));
+    assert_eq!(code, 8);
+    rig.relays(&perform(4, "migrate_uri"));
+}

@@ -22,6 +22,8 @@ pub(super) fn upstream(name: &str) -> Upstream {
 pub(super) struct Table {
     upstreams: Vec<Arc<Upstream>>,
     forwarder: bool,
+    pub(super) generation: u64,
+    pub(super) access: Option<Arc<crate::policy::access::Table>>,
 }
 
 impl Router for Table {
@@ -40,6 +42,14 @@ impl Router for Table {
 
     fn may_forward(&self, _: &ClientFacts) -> bool {
         self.forwarder
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn access(&self, _: &ClientFacts) -> Option<Arc<crate::policy::access::Table>> {
+        self.access.clone()
     }
 }
 
@@ -120,12 +130,16 @@ impl Options {
             descriptors: self.descriptors,
             auth: self.auth,
             auth_timeout: 60 * SECOND,
+            seed: [7; 16],
+            refusals: "r".into(),
         };
         Rig {
             session: Session::new(setup, now),
             router: Table {
                 upstreams: self.upstreams.into_iter().map(Arc::new).collect(),
                 forwarder: self.forwarder,
+                generation: 1,
+                access: None,
             },
             now,
             sent: VecDeque::new(),
@@ -180,6 +194,7 @@ impl Rig {
             let router = &self.router;
             let verdict = self.session.handle_client(&msg.frame(), router, self.now);
             if verdict == Verdict::Hold {
+                self.carry_out();
                 break;
             }
             let msg = self.sent.pop_front().unwrap();
@@ -234,7 +249,8 @@ impl Rig {
                 | Action::Sasl(_)
                 | Action::Secure
                 | Action::Authenticated
-                | Action::AuthenticationFailed(_)) => self.asked.push_back(ask),
+                | Action::AuthenticationFailed(_)
+                | Action::Audit(_)) => self.asked.push_back(ask),
                 Action::Close => self.ends.push(End::Close),
                 Action::Abort => self.ends.push(End::Abort),
             }
@@ -301,7 +317,10 @@ impl Rig {
     }
 
     pub(super) fn upstream_sends(&mut self, id: UpstreamId, msg: &Msg) {
-        match self.session.handle_upstream(id, &msg.frame(), self.now) {
+        match self
+            .session
+            .handle_upstream(id, &msg.frame(), &self.router, self.now)
+        {
             Verdict::Relay(Peer::Client) => {
                 assert!(self.ends.is_empty(), "relayed after the end: {msg:?}");
                 self.inbox.push_back(msg.clone());

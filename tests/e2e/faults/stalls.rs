@@ -4,10 +4,16 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::thread;
 
+use rustix::event::{PollFd, PollFlags, poll};
+
 use crate::support::fake_upstream::{FakeUpstream, Next};
-use crate::support::scene::{ECHO, Scene, assert_served, daemon_with, send_until_stuck};
+use crate::support::policy::everything_to;
+use crate::support::proxy::ProxyBuilder;
+use crate::support::rpc_client::RpcClient;
+use crate::support::scene::{ECHO, Scene, URI, assert_served, daemon_with, send_until_stuck};
 use crate::support::wait::eventually;
 use crate::support::wire::{Frame, procedure, status};
+use crate::support::xdr::Writer;
 
 /// Never answered by the daemon.
 const NEVER: i32 = 101;
@@ -93,6 +99,43 @@ fn a_client_that_never_reads_the_proxys_own_answers_costs_bounded_memory() {
         let grown = scene.process().rss_kib().saturating_sub(before);
         assert!(grown < CLIENT_KIB, "{grown} KiB");
     });
+}
+
+/// What the daemon tells of changes lies behind what a client does not read; by not reading it must
+/// not keep what is over.
+#[test]
+fn a_client_under_rules_that_does_not_read_is_not_served_either() {
+    /// `DOMAIN_EVENT_CALLBACK_METADATA_CHANGE`
+    const METADATA_CHANGE: i32 = 379;
+    let upstream = FakeUpstream::start();
+    let rules = "access: [{ who: '*', allow: ['*'], on: { domain: { name: 'acme-*' } } }]\n";
+    let socket = upstream.socket();
+    let proxy = ProxyBuilder::new(|dir| everything_to(dir, &socket, "") + rules).start();
+    let mut client = RpcClient::opened(&proxy.socket(), URI);
+    // The rules come with the first call.
+    client.call(procedure::CONNECT_GET_HOSTNAME, Vec::new());
+    let served = upstream.calls(procedure::CONNECT_GET_HOSTNAME).len();
+    // More than all buffers hold on the way.
+    let domain = Writer::new().string("acme-1").raw(&[1; 16]).i32(-1);
+    let long = "x".repeat(3 << 20);
+    let body = Writer::new().i32(1).then(domain).i32(2);
+    let event = Frame::event(METADATA_CHANGE, body.optional(Some(&long)).end());
+    upstream.send_to_all(&event);
+    let mut ready = [PollFd::new(client.stream().socket(), PollFlags::IN)];
+    poll(&mut ready, None).unwrap();
+    // It is on its way to the client, and stuck there.
+    let call = client.prepare(procedure::CONNECT_GET_HOSTNAME, Vec::new());
+    client.send(&call);
+    let mut other = RpcClient::opened(&proxy.socket(), URI);
+    for _ in 0..50 {
+        other.call(procedure::CONNECT_GET_VERSION, Vec::new());
+    }
+    assert_eq!(
+        upstream.calls(procedure::CONNECT_GET_HOSTNAME).len(),
+        served
+    );
+    assert_eq!(client.receive().procedure, METADATA_CHANGE);
+    assert_eq!(client.receive().serial, call.serial);
 }
 
 #[test]

@@ -44,8 +44,8 @@ const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus C
 "#;
 
 /// polkitd reads fixed directories, so it gets a view of the file system where ours lie there.
-const POLKITD: &str = "mount --bind \"$1/etc\" /etc/polkit-1 &&
-    mount --bind \"$1/share\" /usr/share/polkit-1 &&
+const POLKITD: &str = "mount --bind \"$1/polkit/etc\" /etc/polkit-1 &&
+    mount --bind \"$1/polkit/share\" /usr/share/polkit-1 &&
     exec /usr/lib/polkit-1/polkitd --no-debug";
 
 /// The bus and polkit; both end on drop.
@@ -67,25 +67,9 @@ impl Bus {
             Account::current().is_root(),
             "polkitd runs only if it is started by root: run this test as root, or leave it out"
         );
-        assert!(
-            Path::new("/usr/lib/polkit-1/polkitd").exists(),
-            "polkitd is missing: apt-get install polkitd"
-        );
         let dir = WorkDir::new();
         let path = dir.path().display().to_string();
-        for name in ["etc/rules.d", "share/rules.d", "share/actions"] {
-            fs::create_dir_all(dir.join(name)).unwrap();
-        }
-        let owner = Account::unprivileged().name;
-        let write = |name: &str, text: &str| fs::write(dir.join(name), text).unwrap();
-        write(
-            "share/actions/unix.policy",
-            &ACTIONS.replace("@OWNER@", &owner),
-        );
-        write("share/actions/api.policy", &api_actions(&owner));
-        write("etc/rules.d/10-test.rules", rules);
-        write("bus.conf", &BUS.replace("@DIR@", &path));
-
+        prepare_bus(dir.path(), &Account::unprivileged().name, rules);
         let mut daemon = command(find_program("dbus-daemon"), None);
         daemon.args(["--nofork", "--nopidfile", "--config-file"]);
         daemon.arg(dir.join("bus.conf"));
@@ -114,6 +98,28 @@ impl Bus {
     pub(crate) fn address(&self) -> String {
         format!("unix:path={}", self.dir.join("bus").display())
     }
+}
+
+/// Writes what both need into `dir`: `bus.conf`, and `polkit/etc` and `polkit/share` in place of
+/// polkit's own directories. `owner` is the user that may ask, beside root.
+pub(super) fn prepare_bus(dir: &Path, owner: &str, rules: &str) {
+    assert!(
+        Path::new("/usr/lib/polkit-1/polkitd").exists(),
+        "polkitd is missing: apt-get install polkitd"
+    );
+    let polkit = dir.join("polkit");
+    for name in ["etc/rules.d", "share/rules.d", "share/actions"] {
+        fs::create_dir_all(polkit.join(name)).unwrap();
+    }
+    let write = |name: &str, text: &str| fs::write(dir.join(name), text).unwrap();
+    let actions = ACTIONS.replace("@OWNER@", owner);
+    write("polkit/share/actions/unix.policy", &actions);
+    write("polkit/share/actions/api.policy", &api_actions(owner));
+    write("polkit/etc/rules.d/10-test.rules", rules);
+    write(
+        "bus.conf",
+        &BUS.replace("@DIR@", &dir.display().to_string()),
+    );
 }
 
 /// The actions of libvirt's access rules, as it installs them.

@@ -9,11 +9,14 @@
 //!   [`relay`]: a proxy that only copies bytes, to test the tests;
 //! - [`pki`], [`passwords`], [`bus`]: what clients prove who they are by; [`remote`]: scripted
 //!   clients by TCP and TLS;
+//! - [`table`], [`value`], [`caller`]: any call of the protocol table, as any user; [`system`]: a
+//!   real daemon with all privileges and a polkit of its own; [`tenants`]: two tenants on it;
 //! - [`scene`]: the proxy between a scripted client and a scripted upstream, and what is counted
 //!   of it.
 
 pub(crate) mod account;
 pub(crate) mod bus;
+pub(crate) mod caller;
 pub(crate) mod fake_upstream;
 pub(crate) mod guest;
 pub(crate) mod libvirtd;
@@ -28,7 +31,11 @@ pub(crate) mod remote;
 pub(crate) mod rpc_client;
 pub(crate) mod scene;
 pub(crate) mod scripts;
+pub(crate) mod system;
+pub(crate) mod table;
+pub(crate) mod tenants;
 pub(crate) mod tool;
+pub(crate) mod value;
 pub(crate) mod wait;
 pub(crate) mod wire;
 pub(crate) mod workdir;

@@ -16,12 +16,14 @@ use super::account::Account;
 use super::wait::{DEADLINE, poll};
 
 /// The Debian package that has each program which the tests run.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 12] = [
     ("libvirtd", "libvirt-daemon"),
     ("virsh", "libvirt-clients"),
     ("python3", "python3-libvirt"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
     ("systemd-socket-activate", "systemd"),
     ("certtool", "gnutls-bin"),
     ("gnutls-cli", "gnutls-bin"),
@@ -50,24 +52,29 @@ pub(crate) fn find_program(name: &str) -> PathBuf {
 /// that the kernel kills if the test process dies.
 pub(crate) fn command(program: impl AsRef<OsStr>, account: Option<&Account>) -> Command {
     let mut command = Command::new(find_program("setpriv"));
-    command.args(["--pdeathsig", "KILL"]);
-    if let Some(account) = account.filter(|account| **account != Account::current()) {
-        command
-            .arg(format!("--reuid={}", account.uid))
-            .arg(format!("--regid={}", account.gid));
-        let groups: Vec<_> = account.groups.iter().map(u32::to_string).collect();
-        if groups.is_empty() {
-            command.arg("--init-groups");
-        } else {
-            command.arg(format!("--groups={}", groups.join(",")));
-        }
-    }
     command
-        .arg("--")
+        .args(privileges(account))
         .arg(program)
         .process_group(0)
         .env("LC_ALL", "C");
     command
+}
+
+/// The arguments of `setpriv` by which it runs a program as such a [`command`].
+pub(crate) fn privileges(account: Option<&Account>) -> Vec<String> {
+    let mut args = vec!["--pdeathsig".to_owned(), "KILL".to_owned()];
+    if let Some(account) = account.filter(|account| **account != Account::current()) {
+        args.push(format!("--reuid={}", account.uid));
+        args.push(format!("--regid={}", account.gid));
+        let groups: Vec<_> = account.groups.iter().map(u32::to_string).collect();
+        if groups.is_empty() {
+            args.push("--init-groups".to_owned());
+        } else {
+            args.push(format!("--groups={}", groups.join(",")));
+        }
+    }
+    args.push("--".to_owned());
+    args
 }
 
 /// Starts `command` from a thread that lives as long as the process: the kernel's parent-death

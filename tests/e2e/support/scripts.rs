@@ -17,11 +17,14 @@ macro_rules! script {
     };
 }
 
+script!(AS_USER, "as_user.py");
 script!(CLOSE_CALLBACK, "close_callback.py");
 script!(CONSOLE, "console.py");
+script!(DEFINITIONS, "definitions.py");
 script!(DESCRIPTORS, "descriptors.py");
 script!(EVENTS, "events.py");
 script!(HALTED_DOWNLOADS, "halted_downloads.py");
+script!(LISTS, "lists.py");
 script!(OUTSTANDING, "outstanding.py");
 script!(PARALLEL, "parallel.py");
 script!(SCRIPT_OF_CALLS, "script_of_calls.py");

@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::process::Command;
 
 use super::account::Account;
-use super::process::{Output, Process, command, find_program};
+use super::process::{Output, Process, command, find_program, privileges};
 use super::scripts::Script;
 
 /// Rewrites a driver's URI so that a client goes to `socket` with it: `test:///default` becomes
@@ -71,7 +72,23 @@ impl Tool {
 
     /// Starts it and leaves it running.
     pub(crate) fn start(self) -> Process {
-        let mut command = command(find_program(self.program), self.account.as_ref());
+        let command = command(find_program(self.program), self.account.as_ref());
+        self.start_by(command)
+    }
+
+    /// The same among the processes of another namespace, whose first is `pid`. It sees the same
+    /// files.
+    pub(crate) fn start_among(self, pid: u32) -> Process {
+        let mut command = command(find_program("nsenter"), None);
+        command
+            .args(["--target", &pid.to_string(), "--pid", "--"])
+            .arg(find_program("setpriv"))
+            .args(privileges(self.account.as_ref()))
+            .arg(find_program(self.program));
+        self.start_by(command)
+    }
+
+    fn start_by(self, mut command: Command) -> Process {
         // A client must meet the daemon under test and never start one of its own.
         command
             .args(&self.args)

@@ -198,7 +198,7 @@ impl RpcError {
         }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         Writer::new()
             .i32(self.code)
             .i32(self.domain)

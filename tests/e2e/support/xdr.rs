@@ -39,11 +39,35 @@ impl Writer {
         self.raw(&other.bytes)
     }
 
-    pub(crate) fn string(mut self, value: &str) -> Self {
+    pub(crate) fn string(self, value: &str) -> Self {
+        self.opaque(value.as_bytes())
+    }
+
+    /// `bytes<>`, or a string of any bytes.
+    pub(crate) fn opaque(mut self, value: &[u8]) -> Self {
         self = self.u32(u32::try_from(value.len()).unwrap());
-        self.bytes.extend(value.as_bytes());
+        self.bytes.extend(value);
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
         self
+    }
+
+    /// `uuid`
+    pub(crate) fn fixed(mut self, value: &[u8; 16]) -> Self {
+        self.bytes.extend(value);
+        self
+    }
+
+    /// `typed_param_value`
+    pub(crate) fn typed_value(self, value: &TypedValue) -> Self {
+        match value {
+            TypedValue::Int(value) => self.u32(1).i32(*value),
+            TypedValue::UInt(value) => self.u32(2).u32(*value),
+            TypedValue::LLong(value) => self.u32(3).u64(value.cast_unsigned()),
+            TypedValue::ULLong(value) => self.u32(4).u64(*value),
+            TypedValue::Double(value) => self.u32(5).u64(*value),
+            TypedValue::Boolean(value) => self.u32(6).u32(u32::from(*value)),
+            TypedValue::String(value) => self.u32(7).string(value),
+        }
     }
 
     /// `string?`
@@ -92,9 +116,18 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn string(&mut self) -> String {
+        String::from_utf8_lossy(&self.opaque()).into_owned()
+    }
+
+    /// `bytes<>`
+    pub(crate) fn opaque(&mut self) -> Vec<u8> {
         let len = self.u32() as usize;
-        let padded = self.take(len.next_multiple_of(4));
-        String::from_utf8_lossy(&padded[..len]).into_owned()
+        self.take(len.next_multiple_of(4))[..len].to_vec()
+    }
+
+    /// `uuid`
+    pub(crate) fn fixed(&mut self) -> [u8; 16] {
+        self.take(16).try_into().unwrap()
     }
 
     /// `string?`
@@ -110,12 +143,14 @@ impl<'a> Reader<'a> {
             .collect()
     }
 
-    fn typed_value(&mut self) -> TypedValue {
+    pub(crate) fn typed_value(&mut self) -> TypedValue {
         match self.u32() {
-            1 | 6 => TypedValue::Int(self.i32()),
+            1 => TypedValue::Int(self.i32()),
+            6 => TypedValue::Boolean(self.i32() != 0),
             2 => TypedValue::UInt(self.u32()),
             3 => TypedValue::LLong(self.u64().cast_signed()),
             4 => TypedValue::ULLong(self.u64()),
+            5 => TypedValue::Double(self.u64()),
             7 => TypedValue::String(self.string()),
             other => panic!("typed parameter of type {other}"),
         }
@@ -126,12 +161,15 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The value of a typed parameter (a boolean is an `Int`).
+/// The value of a typed parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TypedValue {
     Int(i32),
     UInt(u32),
     LLong(i64),
     ULLong(u64),
+    /// By its bits, which can be compared.
+    Double(u64),
+    Boolean(bool),
     String(String),
 }

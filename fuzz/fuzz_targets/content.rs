@@ -1,0 +1,8 @@
+//! What a call carries.
+#![no_main]
+
+#[allow(dead_code, unused_imports, reason = "each target runs one of the bodies")]
+#[path = "../../tests/fuzz_seeds/bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bodies::content(bytes));

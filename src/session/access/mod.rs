@@ -1,0 +1,537 @@
+//! What one client may do and see on its open connection, call by call.
+//!
+//! The table of the policy in force says of most procedures at once that they are relayed or
+//! refused. The rest is judged here: the frame is kept, the daemon is asked what must be known, and
+//! the call goes on, is refused, or is made on an object that does not exist. Replies and events
+//! leave out what the client may not see.
+//!
+//! - `case`, `content`: the judgement of one call.
+//! - `subject`: objects with what is proven of them.
+//! - `question`, `questions`: what is asked of the daemon.
+//! - `knowledge`: what has been learned and still holds.
+//! - `watches`, `registration`: the events that tell how long it holds.
+//! - `stand_in`: objects that do not exist.
+//! - `old_list`: the old forms of lists.
+//! - `reply`, `event`: what comes back.
+//! - `task`: what waits for answers.
+//! - `redaction`: errors that would tell of hidden objects.
+//! - [`refusal`]: what the client is told, and what is recorded.
+
+mod case;
+mod content;
+mod event;
+mod knowledge;
+mod old_list;
+mod question;
+mod questions;
+mod redaction;
+pub mod refusal;
+mod registration;
+mod reply;
+mod stand_in;
+mod subject;
+mod task;
+mod watches;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use case::{Case, Follow, Outcome, Passage};
+use knowledge::{Knowledge, Since};
+use question::{Answers, Question};
+use questions::Questions;
+use refusal::Refusals;
+use stand_in::{StandIn, Texts};
+use subject::View;
+use task::{Held, Kind, Task, Tasks};
+use watches::{Watch, Watches};
+
+use super::calls::{Call, Calls, Effect};
+use super::streams::Streams;
+use super::{Action, Peer, Setup, UpstreamId, Verdict};
+use crate::policy::access::{Allowed, Gate, Ruling, Table};
+use crate::protocol::fault::Fault;
+use crate::protocol::frame::{self, Frame};
+use crate::protocol::header::{Header, MessageType, Procedure, Program, Serial, Status};
+pub(crate) use crate::protocol::object::Class;
+use crate::protocol::payload::Payload;
+use crate::protocol::shape::Field;
+use crate::protocol::table::{self, ProcedureInfo};
+use crate::protocol::xdr::Writer;
+
+/// The connection that the decisions are about.
+pub(super) struct Line<'a> {
+    pub(super) upstream: UpstreamId,
+    pub(super) calls: &'a mut Calls,
+    pub(super) streams: &'a Streams,
+    pub(super) actions: &'a mut VecDeque<Action>,
+    pub(super) now: Instant,
+}
+
+/// Notes of one connection; the next call that may need one waits in the client's socket. Each may
+/// be of a long list that must be asked about.
+const NOTES: usize = 128;
+
+/// Names a note.
+pub(super) type NoteId = u32;
+
+/// What a reply is for, where it is not just for the client.
+#[derive(Debug)]
+struct Note {
+    /// The client's call that it answers in the end; `None` if it answers the proxy.
+    original: Option<Header>,
+    /// When the call was made.
+    since: Since,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// The client's call, with its arguments where they may be needed again, and what is to be
+    /// turned back in an error.
+    Client {
+        follow: Follow,
+        texts: Texts,
+        arguments: Vec<u8>,
+    },
+    /// An answer that tasks wait for.
+    Answer(Question),
+    /// An answer to a registration of the proxy's own.
+    Watch(Watch),
+    /// An answer to a registration of the client's that both use.
+    Registered(Watch),
+    /// An answer to the end of a registration of the client's that both used.
+    Deregistered(Watch),
+}
+
+/// The decisions on one connection.
+#[derive(Debug)]
+pub(super) struct Access {
+    table: Arc<Table>,
+    /// There are no rules any more: everything passes.
+    open: bool,
+    /// Of the policy that the table is of.
+    generation: u64,
+    /// Name of the daemon.
+    upstream: Arc<str>,
+    knowledge: Knowledge,
+    watches: Watches,
+    stand_in: StandIn,
+    tasks: Tasks,
+    questions: Questions,
+    notes: HashMap<NoteId, Note>,
+    next_note: NoteId,
+    next_serial: u32,
+    refusals: Refusals,
+}
+
+impl Access {
+    /// Under this table, before this daemon.
+    pub(super) fn new(
+        table: Arc<Table>,
+        generation: u64,
+        upstream: &Arc<str>,
+        setup: &Setup,
+    ) -> Self {
+        Self {
+            table,
+            open: false,
+            generation,
+            knowledge: Knowledge::default(),
+            upstream: Arc::clone(upstream),
+            watches: Watches::default(),
+            stand_in: StandIn::new(setup.seed),
+            tasks: Tasks::default(),
+            questions: Questions::default(),
+            notes: HashMap::new(),
+            next_note: 0,
+            next_serial: u32::MAX,
+            refusals: Refusals::new(&setup.refusals),
+        }
+    }
+
+    /// Another policy generation is in force; `None`: one without rules.
+    pub(super) fn set_table(&mut self, table: Option<Arc<Table>>, generation: u64) {
+        self.open = table.is_none();
+        self.generation = generation;
+        if let Some(table) = table {
+            // What the marks of the old rules said may be in another place by now.
+            if self.table.owner_marks() != table.owner_marks() {
+                self.knowledge.forget(Class::Domain);
+                self.tasks.forget_owners();
+                self.questions.ask_owners_again();
+            }
+            self.table = table;
+        }
+    }
+
+    /// A call of the client's waits for a decision under this serial.
+    pub(super) fn uses(&self, serial: Serial) -> bool {
+        self.tasks.uses(serial)
+    }
+
+    /// A call of the proxy's own is outstanding under this serial.
+    pub(super) fn is_own(&self, calls: &Calls, serial: Serial) -> bool {
+        let call = calls.find(serial);
+        call.is_some_and(|call| self.is_own_call(call))
+    }
+
+    fn is_own_call(&self, call: &Call) -> bool {
+        let note = call.note.and_then(|note| self.notes.get(&note));
+        note.is_some_and(|note| note.original.is_none())
+    }
+
+    /// Calls of the client's are outstanding, or wait for a decision.
+    pub(super) fn has_calls(&self, calls: &Calls) -> bool {
+        self.tasks.has_calls() || calls.iter().any(|call| !self.is_own_call(call))
+    }
+
+    /// When [`Access::give_up`] is to be called at the latest.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.tasks.deadline()
+    }
+
+    /// Decides on a call of the client's.
+    pub(super) fn call(
+        &mut self,
+        frame: &Frame<'_>,
+        effect: Effect,
+        line: &mut Line<'_>,
+    ) -> Verdict {
+        let header = frame.header;
+        let gate = if self.open {
+            Gate::Relay
+        } else {
+            self.table.gate(header.program, header.procedure)
+        };
+        if !matches!(gate, Gate::Refuse(_))
+            && watches::concerns(header.program, header.procedure)
+            && let Some(verdict) = self.register(frame, effect, line)
+        {
+            return verdict;
+        }
+        match gate {
+            Gate::Relay => {
+                line.relay(header, effect, None);
+                Verdict::Relay(Peer::Upstream(line.upstream))
+            }
+            Gate::Refuse(denial) => {
+                let refusal = refusal::of_gate(header, denial);
+                self.refuse(header, refusal, line);
+                Verdict::Consumed
+            }
+            Gate::Judge => self.judge_frame(frame, effect, line),
+        }
+    }
+
+    fn judge_frame(&mut self, frame: &Frame<'_>, effect: Effect, line: &mut Line<'_>) -> Verdict {
+        let header = frame.header;
+        let Some(row) = table::lookup(header.program, header.procedure) else {
+            return self.unknown(header, effect, line);
+        };
+        if self.tasks.is_full(frame.payload.len()) || self.notes.len() >= NOTES {
+            return Verdict::Hold;
+        }
+        let has_descriptors = header.kind == MessageType::CALL_WITH_FDS;
+        let answers = if has_descriptors {
+            match self.tasks.take_held(header.serial) {
+                Held::Waiting => return Verdict::Hold,
+                Held::Ready(task) => task.answers,
+                Held::New => Answers::new(),
+            }
+        } else {
+            Answers::new()
+        };
+        let Some(outcome) = self.judge(header.program, row, frame.arguments(), &answers) else {
+            self.refuse_unreadable(header, line);
+            return Verdict::Consumed;
+        };
+        match outcome {
+            Outcome::Refuse(refusal) => self.refuse(header, refusal, line),
+            Outcome::Pass(passage) => {
+                let same = passage.arguments.is_none() && passage.procedure == header.procedure;
+                self.record(header, &passage.records, line);
+                if same {
+                    if let Some(granted) = &passage.granted {
+                        self.record_allowed(header, granted, line);
+                    }
+                    let note = self.follow(header, passage, frame.arguments());
+                    line.relay(header, effect, note);
+                    return Verdict::Relay(Peer::Upstream(line.upstream));
+                }
+                if has_descriptors && passage.texts.is_empty() {
+                    // Its descriptors can go on only with the frame as it is.
+                    let refusal = refusal::misnamed();
+                    self.refuse(header, refusal, line);
+                } else {
+                    self.send(header, effect, passage, frame.arguments(), line);
+                }
+            }
+            Outcome::Ask(questions) => {
+                let kind = if has_descriptors {
+                    Kind::Held
+                } else {
+                    Kind::Call(effect)
+                };
+                let payload = if has_descriptors {
+                    &[]
+                } else {
+                    frame.arguments()
+                };
+                let task = Task::new(kind, header, payload, answers, line.now);
+                self.start(task, questions, line);
+                if has_descriptors {
+                    return Verdict::Hold;
+                }
+            }
+        }
+        Verdict::Consumed
+    }
+
+    /// A procedure that is not known, and that only rules in shadow would refuse.
+    fn unknown(&mut self, header: Header, effect: Effect, line: &mut Line<'_>) -> Verdict {
+        match self.table.decide_unknown() {
+            Ruling::Allow(Allowed { shadow, .. }) => {
+                let refusal = shadow.map(|denial| refusal::of_gate(header, denial));
+                self.record(header, refusal.as_slice(), line);
+                line.relay(header, effect, None);
+                Verdict::Relay(Peer::Upstream(line.upstream))
+            }
+            Ruling::Deny(denial) => {
+                self.refuse(header, refusal::of_gate(header, denial), line);
+                Verdict::Consumed
+            }
+            Ruling::Unknown => {
+                self.refuse(header, refusal::undecided(), line);
+                Verdict::Consumed
+            }
+        }
+    }
+
+    /// `None` if the arguments cannot be read.
+    fn judge(
+        &self,
+        program: Program,
+        row: &'static ProcedureInfo,
+        arguments: &[u8],
+        answers: &Answers,
+    ) -> Option<Outcome> {
+        let case = Case {
+            program,
+            row,
+            args: Payload::read(row.args, arguments).ok()?,
+            view: self.view(answers),
+            stand_in: &self.stand_in,
+        };
+        Some(case.judge())
+    }
+
+    fn view<'a>(&'a self, answers: &'a Answers) -> View<'a> {
+        View {
+            table: &self.table,
+            knowledge: &self.knowledge,
+            answers,
+            marks: self.table.owner_marks(),
+        }
+    }
+
+    /// Notes what the reply to a client's call is for; `None` if just for the client.
+    fn follow(&mut self, header: Header, passage: Passage, arguments: &[u8]) -> Option<NoteId> {
+        let row = table::lookup(header.program, passage.procedure)?;
+        let arguments = match &passage.follow {
+            Follow::Learn if passage.texts.is_empty() && !teaches(row) => return None,
+            // What was asked for, with the objects under their true names.
+            Follow::Check => passage.arguments.as_deref().unwrap_or(arguments).to_vec(),
+            Follow::Made => arguments.to_vec(),
+            _ => Vec::new(),
+        };
+        let what = What::Client {
+            follow: passage.follow,
+            texts: passage.texts,
+            arguments,
+        };
+        Some(self.note(Some(header), what))
+    }
+
+    fn note(&mut self, original: Option<Header>, what: What) -> NoteId {
+        let id = self.next_note;
+        self.next_note = self.next_note.wrapping_add(1);
+        let since = self.knowledge.now(&self.watches);
+        let note = Note {
+            original,
+            since,
+            what,
+        };
+        self.notes.insert(id, note);
+        id
+    }
+
+    /// Makes a client's call as it was decided on, under its own serial.
+    fn send(
+        &mut self,
+        header: Header,
+        effect: Effect,
+        passage: Passage,
+        arguments: &[u8],
+        line: &mut Line<'_>,
+    ) {
+        if let Some(granted) = &passage.granted {
+            self.record_allowed(header, granted, line);
+        }
+        let same = passage.procedure == header.procedure;
+        let call = Header {
+            procedure: passage.procedure,
+            kind: MessageType::CALL,
+            ..header
+        };
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, call, |writer| {
+            _ = writer.raw(passage.arguments.as_deref().unwrap_or(arguments));
+        });
+        let note = self.follow(header, passage, arguments);
+        let effect = if same { effect } else { Effect::None };
+        line.relay(call, effect, note);
+        let to = Peer::Upstream(line.upstream);
+        line.actions.push_back(Action::Send { to, bytes });
+    }
+
+    /// Asks the daemon what a task must know.
+    fn start(&mut self, task: Task, questions: Vec<Question>, line: &mut Line<'_>) {
+        for question in &questions {
+            for class in classes(question) {
+                for watch in self.watches.wanted(*class) {
+                    let note = self.note(None, What::Watch(watch));
+                    self.ask(watch.register(), note, line, |writer| watch.encode(writer));
+                }
+            }
+        }
+        let id = self.tasks.add(task, &questions);
+        for question in questions {
+            self.questions.add(question, id);
+        }
+        self.ask_next(line);
+    }
+
+    /// Asks as much as may be asked at once.
+    fn ask_next(&mut self, line: &mut Line<'_>) {
+        let table = Arc::clone(&self.table);
+        while let Some(question) = self.questions.next() {
+            let note = self.note(None, What::Answer(question.clone()));
+            self.ask(question.procedure(), note, line, |writer| {
+                question.encode(table.owner_marks(), writer);
+            });
+        }
+    }
+
+    /// A call of the proxy's own.
+    fn ask(
+        &mut self,
+        procedure: Procedure,
+        note: NoteId,
+        line: &mut Line<'_>,
+        arguments: impl FnOnce(&mut Writer<'_>),
+    ) {
+        let serial = self.own_serial(line);
+        let call = Header::remote_call(procedure, serial);
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, call, arguments);
+        line.relay(call, Effect::None, Some(note));
+        let to = Peer::Upstream(line.upstream);
+        line.actions.push_back(Action::Send { to, bytes });
+    }
+
+    /// A serial that nothing of the client's waits for.
+    fn own_serial(&mut self, line: &Line<'_>) -> Serial {
+        loop {
+            let serial = Serial(self.next_serial);
+            self.next_serial = self.next_serial.wrapping_sub(1);
+            if !line.calls.has(serial) && !line.streams.has(serial) && !self.tasks.uses(serial) {
+                return serial;
+            }
+        }
+    }
+
+    /// The client's calls that a lost upstream leaves unanswered, beside those that are outstanding
+    /// there.
+    pub(super) fn abandon(&mut self) -> Vec<Header> {
+        self.questions.clear();
+        self.tasks.abandon()
+    }
+
+    /// The client's call behind an outstanding one; `None` if it is the proxy's own.
+    pub(super) fn original(&mut self, call: &Call) -> Option<Header> {
+        match call.note.and_then(|note| self.notes.remove(&note)) {
+            Some(note) => note.original,
+            None => Some(call.header()),
+        }
+    }
+
+    /// Gives up what the daemon has not answered in time.
+    pub(super) fn give_up(&mut self, line: &mut Line<'_>) {
+        for task in self.tasks.overdue(line.now) {
+            self.resume(task, line);
+        }
+    }
+}
+
+impl Line<'_> {
+    /// A call goes to the daemon.
+    fn relay(&mut self, header: Header, effect: Effect, note: Option<NoteId>) {
+        let Header {
+            program,
+            version,
+            procedure,
+            serial,
+            ..
+        } = header;
+        self.calls.push(Call {
+            serial,
+            program,
+            version,
+            procedure,
+            upstream: self.upstream,
+            effect,
+            note,
+        });
+    }
+
+    /// An error for the client.
+    fn answer(&mut self, header: Header, fault: &Fault) {
+        let mut bytes = Vec::new();
+        fault.answer(header, &mut bytes);
+        self.to_client(bytes);
+    }
+
+    /// A reply for the client, to its call.
+    fn reply(&mut self, to: Header, status: Status, payload: &[u8]) {
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, to.answer(status), |writer| {
+            _ = writer.raw(payload);
+        });
+        self.to_client(bytes);
+    }
+
+    fn to_client(&mut self, bytes: Vec<u8>) {
+        let to = Peer::Client;
+        self.actions.push_back(Action::Send { to, bytes });
+    }
+}
+
+/// The reply names an object as the daemon knows it. Where the call names one too, daemons repeat
+/// what the client wrote.
+fn teaches(row: &ProcedureInfo) -> bool {
+    let names = |fields: &[Field]| fields.iter().any(|field| field.shape.names_objects());
+    names(row.ret) && !names(row.args)
+}
+
+/// The classes that a question is about: their events tell how long the answer holds.
+fn classes(question: &Question) -> &'static [Class] {
+    match question {
+        Question::Domain(_) | Question::Domains | Question::Owner(..) => &[Class::Domain],
+        Question::Network(_) => &[Class::Network],
+        Question::Pool(_) => &[Class::StoragePool],
+        Question::Secret(_) => &[Class::Secret],
+        _ => &[],
+    }
+}

@@ -1,0 +1,72 @@
+//! The client's registrations for events where the proxy has, or will have, the same.
+
+use super::case::Follow;
+use super::question::{Answers, Question};
+use super::stand_in::Texts;
+use super::task::{Held, Kind, Task};
+use super::watches::Change;
+use super::{Access, Line, Passage, What};
+use crate::protocol::frame::Frame;
+use crate::protocol::header::Status;
+use crate::protocol::payload::Payload;
+use crate::protocol::table;
+use crate::session::calls::Effect;
+use crate::session::{Peer, Verdict};
+
+impl Access {
+    /// Decides on a call that registers or deregisters; `None` if it is decided on like any other.
+    pub(super) fn register(
+        &mut self,
+        frame: &Frame<'_>,
+        effect: Effect,
+        line: &mut Line<'_>,
+    ) -> Option<Verdict> {
+        let header = frame.header;
+        let row = table::lookup(header.program, header.procedure)?;
+        let args = Payload::read(row.args, frame.arguments()).ok()?;
+        let what = match self.watches.change(header.procedure, &args) {
+            Change::None => return None,
+            Change::Wait => return Some(Verdict::Hold),
+            Change::Share(callback) => {
+                line.reply(header, Status::OK, &callback.to_be_bytes());
+                return Some(Verdict::Consumed);
+            }
+            Change::Keep => {
+                line.reply(header, Status::OK, &[]);
+                return Some(Verdict::Consumed);
+            }
+            Change::Absent(callback) => {
+                let mut texts = Texts::new();
+                let id = self.stand_in.id(callback, &mut texts);
+                let passage = Passage {
+                    procedure: header.procedure,
+                    arguments: Some(id.to_be_bytes().to_vec()),
+                    follow: Follow::Learn,
+                    texts,
+                    records: Vec::new(),
+                    granted: None,
+                };
+                self.send(header, effect, passage, &[], line);
+                return Some(Verdict::Consumed);
+            }
+            Change::Release(watch, callback) => {
+                // The frame is offered again when the daemon has answered.
+                match self.tasks.take_held(header.serial) {
+                    Held::Waiting => {}
+                    Held::Ready(_) | Held::New => {
+                        let task = Task::new(Kind::Held, header, &[], Answers::new(), line.now);
+                        let question = Question::Release(watch, callback);
+                        self.start(task, vec![question], line);
+                    }
+                }
+                return Some(Verdict::Hold);
+            }
+            Change::Register(watch) => What::Registered(watch),
+            Change::Deregister(watch) => What::Deregistered(watch),
+        };
+        _ = self.tasks.take_held(header.serial);
+        let note = self.note(Some(header), what);
+        line.relay(header, effect, Some(note));
+        Some(Verdict::Relay(Peer::Upstream(line.upstream)))
+    }
+}

@@ -1,0 +1,259 @@
+//! Calls, replies and events that wait until the daemon has answered what must be known.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::case::Follow;
+use super::knowledge::Since;
+use super::question::{Answer, Answers, Question};
+use super::stand_in::Texts;
+use crate::protocol::header::{Header, Procedure, Serial};
+use crate::session::calls::Effect;
+
+/// How long the daemon may take to answer what a decision waits for. What it has not said by then
+/// counts as not known.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Tasks of one connection; the next call waits in the client's socket.
+const TASKS: usize = 64;
+
+/// Bytes that tasks may keep of more than one frame.
+const BYTES: usize = 1 << 20;
+
+/// Events that may wait behind one that is not decided. What comes beyond is lost to the client, as
+/// it is when a daemon's own queue overflows.
+const EVENTS: usize = 1024;
+
+/// Times that one task may ask: a name, its owner, what a path leads to, and its owner.
+pub(super) const ROUNDS: u8 = 8;
+
+/// Something that waits.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) kind: Kind,
+    /// The header that it came with.
+    pub(super) header: Header,
+    /// What follows the header.
+    pub(super) payload: Vec<u8>,
+    pub(super) answers: Answers,
+    pub(super) rounds: u8,
+    pending: HashSet<Question>,
+    deadline: Instant,
+}
+
+/// What waits.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// A call of the client's.
+    Call(Effect),
+    /// A call with descriptors, whose frame waits in the inbox.
+    Held,
+    /// A reply to a client's call.
+    Reply {
+        /// What the client called.
+        original: Header,
+        /// What was called.
+        procedure: Procedure,
+        follow: Follow,
+        texts: Texts,
+        arguments: Vec<u8>,
+        since: Since,
+    },
+    /// The first of the events that wait.
+    Event,
+}
+
+impl Task {
+    pub(super) fn new(
+        kind: Kind,
+        header: Header,
+        payload: &[u8],
+        answers: Answers,
+        now: Instant,
+    ) -> Self {
+        Self {
+            kind,
+            header,
+            payload: payload.to_vec(),
+            answers,
+            rounds: 0,
+            pending: HashSet::new(),
+            deadline: now + PATIENCE,
+        }
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// The client's call that waits for this.
+    fn call(&self) -> Option<Header> {
+        match &self.kind {
+            Kind::Call(_) => Some(self.header),
+            Kind::Reply { original, .. } => Some(*original),
+            // Its frame will be offered again.
+            Kind::Held | Kind::Event => None,
+        }
+    }
+
+    fn fail(&mut self) {
+        for question in self.pending.drain() {
+            self.answers.insert(question, Answer::Failed);
+        }
+    }
+}
+
+/// All that waits on one connection.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    tasks: BTreeMap<u32, Task>,
+    next: u32,
+    bytes: usize,
+    /// Events in order; a task decides on the first of them.
+    pub(super) events: VecDeque<Event>,
+}
+
+/// An event that waits.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub(super) header: Header,
+    pub(super) payload: Vec<u8>,
+    /// What it is judged by, beside what is known.
+    pub(super) answers: Answers,
+}
+
+impl Tasks {
+    /// Nothing more can wait now, least of all so many bytes.
+    pub(super) fn is_full(&self, bytes: usize) -> bool {
+        self.tasks.len() >= TASKS || (self.bytes > 0 && self.bytes + bytes > BYTES)
+    }
+
+    /// A task that waits for these answers.
+    pub(super) fn add(&mut self, mut task: Task, questions: &[Question]) -> u32 {
+        let id = self.next;
+        self.next = self.next.wrapping_add(1);
+        task.rounds += 1;
+        task.pending = questions.iter().cloned().collect();
+        self.bytes += task.payload.len();
+        self.tasks.insert(id, task);
+        id
+    }
+
+    fn remove(&mut self, id: u32) -> Option<Task> {
+        let task = self.tasks.remove(&id)?;
+        self.bytes -= task.payload.len();
+        Some(task)
+    }
+
+    /// An answer has come. Returns the task if it waits for no other, and goes on by itself.
+    pub(super) fn answered(
+        &mut self,
+        id: u32,
+        question: &Question,
+        answer: Answer,
+    ) -> Option<Task> {
+        let task = self.tasks.get_mut(&id)?;
+        task.pending.remove(question);
+        task.answers.insert(question.clone(), answer);
+        if task.is_waiting() || matches!(task.kind, Kind::Held) {
+            return None;
+        }
+        self.remove(id)
+    }
+
+    /// What was said of owners does not count any more.
+    pub(super) fn forget_owners(&mut self) {
+        let tasks = self.tasks.values_mut().map(|task| &mut task.answers);
+        let events = self.events.iter_mut().map(|event| &mut event.answers);
+        for answers in tasks.chain(events) {
+            answers.retain(|question, _| !matches!(question, Question::Owner(..)));
+        }
+    }
+
+    /// The task of a call whose frame waits in the inbox, if it waits no more.
+    pub(super) fn take_held(&mut self, serial: Serial) -> Held {
+        let held = self
+            .tasks
+            .iter()
+            .find(|(_, task)| matches!(task.kind, Kind::Held) && task.header.serial == serial);
+        match held.map(|(id, task)| (*id, task.is_waiting())) {
+            None => Held::New,
+            Some((_, true)) => Held::Waiting,
+            Some((id, false)) => self.remove(id).map_or(Held::New, Held::Ready),
+        }
+    }
+
+    /// A call of the client's waits under this serial.
+    pub(super) fn uses(&self, serial: Serial) -> bool {
+        let calls = self.tasks.values().filter_map(Task::call);
+        calls.into_iter().any(|call| call.serial == serial)
+    }
+
+    pub(super) fn has_calls(&self) -> bool {
+        self.tasks.values().any(|task| task.call().is_some())
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.tasks.values().map(|task| task.deadline).min()
+    }
+
+    /// Tasks whose time is over, with what was not answered as not known.
+    pub(super) fn overdue(&mut self, now: Instant) -> Vec<Task> {
+        let ids: Vec<u32> = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| task.deadline <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        let mut overdue = Vec::new();
+        for id in ids {
+            if let Some(task) = self.tasks.get_mut(&id) {
+                // Nobody has asked for its answers for as long: its frame is gone.
+                let is_left = matches!(task.kind, Kind::Held) && !task.is_waiting();
+                if is_left {
+                    self.remove(id);
+                    continue;
+                }
+                task.fail();
+                task.deadline = now + PATIENCE;
+                if matches!(task.kind, Kind::Held) {
+                    continue;
+                }
+            }
+            overdue.extend(self.remove(id));
+        }
+        overdue
+    }
+
+    /// Forgets everything; returns the client's calls that nobody answers now.
+    pub(super) fn abandon(&mut self) -> Vec<Header> {
+        self.events.clear();
+        self.bytes = 0;
+        let tasks = std::mem::take(&mut self.tasks);
+        tasks.values().filter_map(Task::call).collect()
+    }
+
+    /// An event waits behind others. `false` if there are too many.
+    pub(super) fn queue(&mut self, header: Header, payload: &[u8], answers: Answers) -> bool {
+        let fits = self.events.len() < EVENTS;
+        if fits {
+            self.events.push_back(Event {
+                header,
+                payload: payload.to_vec(),
+                answers,
+            });
+        }
+        fits
+    }
+}
+
+/// What is known of a call whose frame waits in the inbox.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// Nothing was asked about it yet.
+    New,
+    /// The answers are not there yet.
+    Waiting,
+    /// They are.
+    Ready(Task),
+}
