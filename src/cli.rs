@@ -21,9 +21,9 @@ const USAGE: u8 = 2;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  ended as told, or idle for the time given by --timeout; `check`: no errors;
-     `explain`: there is a route and the call is allowed, or there is a record
+     `explain`: there is a route, and what was asked is allowed, or there is a record
   1  could not start, or the policy has errors; `explain`: there is no route or record, or
-     the call is refused or depends on what was not said
+     what was asked is refused or depends on what was not said
   2  wrong usage; `check` and `explain`: the file cannot be read";
 
 /// A policy-driven proxy in front of libvirt's driver daemons
@@ -80,13 +80,13 @@ enum Command {
     },
     /// Print the JSON schema of the policy file
     Schema,
-    /// Tell which route serves a client and URI and what it may do there, or why a call was refused
+    /// Tell which route serves a client and URI, and what it may do there; or why a call was refused
     Explain {
         /// What the client might do: a permission (domain:start) or procedure (DOMAIN_CREATE), an
         /// object (NAME, POOL/VOLUME, NETWORK/PORT-UUID), and what else is known of it
-        /// (owner=NAME, uuid=UUID, flags=NUMBER). Or, alone, the id of a refusal, from the client's
-        /// error: tells what the records say of it
-        #[arg(value_name = "CALL")]
+        /// (owner=NAME, uuid=UUID, flags=NUMBER). Or the id of a refusal, from the client's error:
+        /// tells what the records say of it
+        #[arg(value_name = "CALL|ID")]
         call: Vec<String>,
         /// URI as the client names it to the daemon, empty for none
         #[arg(long)]

@@ -184,7 +184,7 @@ access:
             2,
             "did you mean `domain:start`?".into(),
         ),
-        (&["1f2e3d4c-5-1"], 2, "the id of a refusal says all".into()),
+        (&["1f2e3d4c-5-1"], 2, "the id of a refusal says all of who".into()),
     ] {
         let (found, shown) = explain(call);
         assert_eq!(found, Some(code), "{call:?}: {shown}");
@@ -198,7 +198,7 @@ access:
         &["explain", "-f", "routes.yaml", "domain:start", "x"],
     );
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("--uri is needed"));
+    assert!(text(&output.stderr).contains("--uri is missing"));
 }
 
 #[test]

@@ -32,28 +32,22 @@ pub(super) fn run(command: Command) -> ExitCode {
             format,
         } => {
             let source = Source::new(config);
-            let client = (client.as_deref(), listener.as_deref());
-            let uri = match (uri, explain_id::id(&call)) {
-                (None, Some(id)) if client == (None, None) => {
-                    return explain_id::run(id, &source, format);
+            if let [id] = call.as_slice()
+                && explain_id::is_id(id)
+            {
+                if uri.is_some() || client.is_some() || listener.is_some() {
+                    return refuse("the id of a refusal says all of who asked for what");
                 }
-                (_, Some(_)) => {
-                    return refuse(
-                        "the id of a refusal says all: leave out --uri, --as, --listener",
-                    );
-                }
-                (Some(uri), None) => uri,
-                (None, None) => {
-                    return refuse(
-                        "--uri is needed, or the id of a refusal, which is like 1f2e3d4c-5-1",
-                    );
-                }
-            };
+                return explain_id::run(id, &source, format);
+            }
             let ask = match parse_call(&call) {
                 Ok(ask) => ask,
                 Err(error) => return refuse(&error),
             };
-            match explain(&source, &uri, client.0, client.1, ask) {
+            let Some(uri) = uri else {
+                return refuse("--uri is missing: which URI does the client ask for?");
+            };
+            match explain(&source, &uri, client.as_deref(), listener.as_deref(), ask) {
                 Ok(explanation) => print_explanation(&explanation, format),
                 Err(code) => code,
             }

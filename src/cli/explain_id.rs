@@ -32,12 +32,9 @@ struct Explanation {
     advice: String,
 }
 
-/// The id, if the arguments are one.
-pub(super) fn id(arguments: &[String]) -> Option<&str> {
-    match arguments {
-        [one] if search::is_id(one) => Some(one),
-        _ => None,
-    }
+/// Whether the argument is the id of a refusal, such as `1f2e3d4c-5-1`.
+pub(super) fn is_id(text: &str) -> bool {
+    search::is_id(text)
 }
 
 /// Tells what is known of the refusal with this id.
@@ -151,6 +148,9 @@ fn advice(record: &Entry, allowing: &[usize]) -> String {
              guards that this content keeps to",
             line("rule")
         ),
+        (Some(Cause::Quota), _) => {
+            "a wider quota, or fewer things that count towards it".to_owned()
+        }
         (Some(Cause::UnknownProcedure), _) => format!(
             "a rule that allows \"*\" to {who}, with neither `on` nor guards, and no rule that \
              denies anything: this version does not know what the procedure does"

@@ -159,6 +159,9 @@ fn a_refusal_is_found_by_the_id_that_the_client_was_told() {
     assert_eq!(record["upstream"], "daemon");
     assert_eq!(record["procedure"], "DOMAIN_CREATE");
     assert_eq!(record["permission"], "domain:start");
+    let object = record["object"].as_str().unwrap();
+    assert!(object.starts_with("domain acme-web1 "), "{object}");
+    assert!(object.ends_with(" (as the client names it)"), "{object}");
     assert_eq!(record["cause"], "not-allowed");
     assert_eq!(
         (&record["generation"], &record["count"]),

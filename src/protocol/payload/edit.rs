@@ -81,6 +81,45 @@ pub fn filter_names(
     })
 }
 
+/// A list reply of records with only those for which `keep` holds of the text of one field; it is
+/// given `None` where the text is absent or no text. Where the reply tells their number in `ret`,
+/// that is the number kept.
+pub fn filter_records(
+    fields: &'static [Field],
+    reply: &[u8],
+    field: &str,
+    keep: &mut dyn FnMut(Option<&str>) -> bool,
+) -> Result<Vec<u8>, XdrError> {
+    let has = |shape: &Shape| match shape {
+        Shape::Struct(record) => record.fields.iter().any(|its| its.name == field),
+        _ => false,
+    };
+    retain(fields, reply, has, |shape, reader| {
+        let Shape::Struct(record) = shape else {
+            return Err(XdrError::NoList);
+        };
+        let mut text = None;
+        for its in record.fields {
+            let is_text = match its.shape {
+                Shape::String => its.name == field,
+                Shape::Optional(Shape::String) if its.name == field => {
+                    if !reader.present()? {
+                        continue;
+                    }
+                    true
+                }
+                _ => false,
+            };
+            if is_text {
+                text = str::from_utf8(reader.opaque(STRING)?).ok();
+            } else {
+                its.shape.skip(reader, Strings::Any)?;
+            }
+        }
+        Ok(keep(text.filter(|text| !text.contains('\0'))))
+    })
+}
+
 /// Filters the first array of `wanted` elements. `stays` reads past one element and says whether
 /// it stays.
 fn retain<'a>(

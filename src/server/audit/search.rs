@@ -286,16 +286,16 @@ mod tests {
         }
     }
 
-    /// Keeps the last event.
+    /// Keeps the target and fields of the last event.
     #[derive(Clone, Default)]
-    struct Journal(Arc<Mutex<Option<(String, Map<String, Value>)>>>);
+    struct Journal(Arc<Mutex<(String, Fields)>>);
 
     impl<S: Subscriber> Layer<S> for Journal {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
             let mut fields = Fields::default();
             event.record(&mut fields);
             let target = event.metadata().target().to_owned();
-            *self.0.lock().unwrap() = Some((target, fields.0));
+            *self.0.lock().unwrap() = (target, fields);
         }
     }
 
@@ -312,7 +312,7 @@ mod tests {
             let journal = Journal::default();
             let subscriber = tracing_subscriber::registry().with(journal.clone());
             tracing::subscriber::with_default(subscriber, || super::super::log::write(&entry));
-            let (target, fields) = journal.0.lock().unwrap().take().unwrap();
+            let (target, Fields(fields)) = std::mem::take(&mut *journal.0.lock().unwrap());
             assert_eq!(target, TARGET);
             let line = Value::Object(fields).to_string();
             assert_eq!(of_journal(&line), Some(entry));

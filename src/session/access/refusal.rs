@@ -15,9 +15,11 @@ pub(super) use counts::Refusals;
 
 use super::case::{Granted, Refusal};
 use super::{Access, Line};
-use crate::policy::access::{Denial, Permission, Reason, RuleId};
+use crate::policy::access::{Denial, Permission, Reason, RuleId, Subject};
 use crate::protocol::fault::Fault;
 use crate::protocol::header::{Header, Procedure, Program};
+use crate::protocol::object::Object;
+use crate::protocol::payload::Payload;
 use crate::protocol::table;
 use crate::session::Action;
 
@@ -78,8 +80,8 @@ impl Record {
     }
 }
 
-/// A procedure that is refused whatever its object.
-pub(super) fn of_gate(header: Header, denial: Denial) -> Refusal {
+/// A procedure that is refused whatever its object, which only the record has.
+pub(super) fn of_gate(header: Header, arguments: &[u8], denial: Denial) -> Refusal {
     let reason = match (
         denial.permission,
         table::lookup(header.program, header.procedure),
@@ -91,8 +93,49 @@ pub(super) fn of_gate(header: Header, denial: Denial) -> Refusal {
     Refusal {
         permission: denial.permission,
         denial: Some(denial),
+        object: claimed(header, arguments).unwrap_or_default(),
         ..without_object(reason)
     }
+}
+
+/// The first object in the arguments of a call, as the client names it: nothing of it is proven.
+fn claimed(header: Header, arguments: &[u8]) -> Option<String> {
+    let row = table::lookup(header.program, header.procedure)?;
+    let arguments = Payload::read(row.args, arguments).ok()?;
+    let object = arguments.objects().next()?.object;
+    let of = Subject::of(object.class());
+    let subject = match object {
+        Object::Domain { name, uuid, .. }
+        | Object::Network { name, uuid }
+        | Object::Nwfilter { name, uuid }
+        | Object::StoragePool { name, uuid } => Subject {
+            name: Some(name),
+            uuid: Some(uuid),
+            ..of
+        },
+        Object::NetworkPort { network, uuid, .. } => Subject {
+            network: Some(network),
+            uuid: Some(uuid),
+            ..of
+        },
+        Object::StorageVol { pool, name, .. } => Subject {
+            pool: Some(pool),
+            name: Some(name),
+            ..of
+        },
+        Object::NwfilterBinding { port_dev: name, .. }
+        | Object::Interface { name, .. }
+        | Object::NodeDevice { name } => Subject {
+            name: Some(name),
+            ..of
+        },
+        Object::Secret { uuid, usage, .. } => Subject {
+            uuid: Some(uuid),
+            usage: Some(usage),
+            ..of
+        },
+    };
+    Some(format!("{subject} (as the client names it)"))
 }
 
 /// A call with descriptors whose object is called otherwise than it says.

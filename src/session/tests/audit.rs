@@ -46,15 +46,15 @@ impl Rig {
     }
 }
 
-fn reboot(serial: u32) -> Msg {
-    on(remote::DOMAIN_REBOOT, serial, domain("a", 1))
+fn start(serial: u32) -> Msg {
+    on(remote::DOMAIN_CREATE, serial, domain("a", 1))
 }
 
 /// Five refusals, of which the last is not recorded yet.
 fn with_five_refusals() -> Rig {
     let mut rig = under(READER);
     for serial in 1..=5 {
-        let (_, text) = rig.refuses(&reboot(serial));
+        let (_, text) = rig.refuses(&start(serial));
         assert!(text.ends_with("(refusal r-1)"), "{text}");
     }
     let counts = [1, 2, 4].map(|count| ("r-1".to_owned(), count));
@@ -69,7 +69,7 @@ fn fifth() -> Vec<(String, u64)> {
 #[test]
 fn a_record_has_the_id_that_the_client_sees() {
     let mut rig = under(READER);
-    let (_, text) = rig.refuses(&reboot(1));
+    let (_, text) = rig.refuses(&start(1));
     let records = rig.records();
     let [record] = &records[..] else {
         panic!("{records:?}");
@@ -80,11 +80,10 @@ fn a_record_has_the_id_that_the_client_sees() {
     );
     assert_eq!(record.verdict, refusal::Verdict::Refused);
     assert_eq!(&*record.upstream, "qemu");
-    assert_eq!(record.procedure_name(), "DOMAIN_REBOOT");
-    assert_eq!(
-        record.permission.unwrap().to_string(),
-        "domain:init_control"
-    );
+    assert_eq!(record.procedure_name(), "DOMAIN_CREATE");
+    let object = "domain a 01010101-0101-0101-0101-010101010101 (as the client names it)";
+    assert_eq!(record.object, object);
+    assert_eq!(record.permission.unwrap().to_string(), "domain:start");
     assert_eq!(
         (record.rule, record.cause),
         (None, Some(Reason::NotAllowed))
@@ -113,7 +112,7 @@ fn the_last_count_is_recorded_however_the_connection_ends() {
     assert_eq!(rig.counts(), fifth());
 
     let mut rig = under(READER);
-    rig.refuses(&reboot(1));
+    rig.refuses(&start(1));
     assert_eq!(rig.counts().len(), 1);
     rig.client_ends();
     assert_eq!(rig.counts(), [], "that one is recorded already");
@@ -123,7 +122,7 @@ fn the_last_count_is_recorded_however_the_connection_ends() {
 fn another_policy_counts_anew() {
     let mut rig = with_five_refusals();
     rig.router.generation = 2;
-    rig.refuses(&reboot(6));
+    rig.refuses(&start(6));
     let records = rig.records().into_iter();
     let seen: Vec<_> = records
         .map(|it| (it.id.to_string(), it.count, it.generation))
