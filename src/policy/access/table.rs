@@ -295,7 +295,7 @@ impl Table {
         allow.filter_map(|place| self.rule(RuleId(u32::try_from(*place).ok()?)))
     }
 
-    /// Where a domain's owner is written, in order. The first that is there counts.
+    /// Where a domain's owner is written. All that are there must agree.
     #[must_use]
     pub fn owner_marks(&self) -> &[OwnerMark] {
         &self.rules.marks
