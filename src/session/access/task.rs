@@ -181,7 +181,9 @@ impl Tasks {
         match held.map(|(id, task)| (*id, task.is_waiting())) {
             None => Held::New,
             Some((_, true)) => Held::Waiting,
-            Some((id, false)) => self.remove(id).map_or(Held::New, Held::Ready),
+            Some((id, false)) => self
+                .remove(id)
+                .map_or(Held::New, |task| Held::Ready(Box::new(task))),
         }
     }
 
@@ -272,5 +274,5 @@ pub(super) enum Held {
     /// The answers are not there yet.
     Waiting,
     /// They are.
-    Ready(Task),
+    Ready(Box<Task>),
 }
