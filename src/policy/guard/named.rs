@@ -157,7 +157,7 @@ impl Found<'_> {
                 });
                 Ok(())
             }
-            r::DOMAIN_SET_METADATA => self.metadata(args),
+            r::DOMAIN_SET_METADATA => self.set_metadata(args),
             r::DOMAIN_SNAPSHOT_CREATE_XML | r::DOMAIN_CHECKPOINT_CREATE_XML => {
                 self.moment(args.text("xml_desc"))
             }
@@ -280,7 +280,7 @@ impl Found<'_> {
     }
 
     /// Metadata that is set: it may be what says the owner.
-    fn metadata(&mut self, args: &Payload<'_>) -> Result<(), Unreadable> {
+    fn set_metadata(&mut self, args: &Payload<'_>) -> Result<(), Unreadable> {
         /// `VIR_DOMAIN_METADATA_ELEMENT`; titles and descriptions are others.
         const ELEMENT: u64 = 2;
         if args.word("type") != Some(ELEMENT) {
