@@ -106,7 +106,7 @@ impl Access {
                 Fate::Pass => {
                     let mut bytes = Vec::new();
                     frame::write(&mut bytes, event.header, |writer| {
-                        _ = writer.raw(&event.payload);
+                        writer.raw(&event.payload);
                     });
                     let to = Peer::Client;
                     line.actions.push_back(Action::Send { to, bytes });
