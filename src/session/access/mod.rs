@@ -425,7 +425,7 @@ impl Access {
         };
         let mut bytes = Vec::new();
         frame::write(&mut bytes, call, |writer| {
-            _ = writer.raw(passage.arguments.as_deref().unwrap_or(arguments));
+            writer.raw(passage.arguments.as_deref().unwrap_or(arguments));
         });
         let note = self.follow(header, passage, arguments, turn, line);
         let effect = if same { effect } else { Effect::None };
@@ -566,19 +566,19 @@ impl Line<'_> {
     fn answer(&mut self, header: Header, fault: &Fault) {
         let mut bytes = Vec::new();
         fault.answer(header, &mut bytes);
-        self.to_client(bytes);
+        self.tell(bytes);
     }
 
     /// A reply for the client, to its call.
     fn reply(&mut self, to: Header, status: Status, payload: &[u8]) {
         let mut bytes = Vec::new();
         frame::write(&mut bytes, to.answer(status), |writer| {
-            _ = writer.raw(payload);
+            writer.raw(payload);
         });
-        self.to_client(bytes);
+        self.tell(bytes);
     }
 
-    fn to_client(&mut self, bytes: Vec<u8>) {
+    fn tell(&mut self, bytes: Vec<u8>) {
         let to = Peer::Client;
         self.actions.push_back(Action::Send { to, bytes });
     }

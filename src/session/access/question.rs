@@ -166,7 +166,7 @@ impl Question {
             | Self::Network(uuid)
             | Self::Pool(uuid)
             | Self::Nwfilter(uuid)
-            | Self::Secret(uuid) => _ = writer.raw(&uuid.0),
+            | Self::Secret(uuid) => writer.raw(&uuid.0),
             Self::DomainNamed(name)
             | Self::NetworkNamed(name)
             | Self::PoolNamed(name)

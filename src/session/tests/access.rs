@@ -337,7 +337,8 @@ fn old_lists_and_counts_are_answered_from_the_new_list() {
         running("acme-2", 3, 6),
     ];
     let mut rig = under(ACME);
-    let cases: [(Procedure, Option<i32>, fn(&mut Writer<'_>)); 3] = [
+    type Expected = fn(&mut Writer<'_>);
+    let cases: [(Procedure, Option<i32>, Expected); 3] = [
         (remote::CONNECT_NUM_OF_DOMAINS, None, |writer| {
             _ = writer.u32(2);
         }),
