@@ -184,7 +184,11 @@ access:
             2,
             "did you mean `domain:start`?".into(),
         ),
-        (&["1f2e3d4c-5-1"], 2, "the id of a refusal says all of who".into()),
+        (
+            &["1f2e3d4c-5-1"],
+            2,
+            "the id of a refusal says all of who".into(),
+        ),
     ] {
         let (found, shown) = explain(call);
         assert_eq!(found, Some(code), "{call:?}: {shown}");
