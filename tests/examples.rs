@@ -8,9 +8,13 @@
 
 use std::path::{Path, PathBuf};
 
+use virtproxyd::policy::access::{Gate, Owner, Permission, Subject};
 use virtproxyd::policy::facts::{ClientFacts, UnixFacts};
 use virtproxyd::policy::model::{Auth, ListenAddress, Policy, Routed};
 use virtproxyd::policy::{self, Report};
+use virtproxyd::protocol::header::Program;
+use virtproxyd::protocol::object::Class;
+use virtproxyd::protocol::table::remote;
 
 fn env(name: &str) -> Option<String> {
     match name {
@@ -88,7 +92,8 @@ fn all_examples_are_tested_here() {
             "monolithic.yaml",
             "remote.yaml",
             "sasl.yaml",
-            "session.yaml"
+            "session.yaml",
+            "tenants.yaml"
         ],
         "a new example needs a test below"
     );
@@ -288,6 +293,68 @@ fn demo_routes_the_test_driver() {
         expected
     );
     assert_eq!(routed(&policy, "ro", "user=alice", ""), expected);
+}
+
+/// The example has tests of its own; here, that they are real ones, and what they cannot say.
+#[test]
+fn tenants_touch_what_is_theirs_and_see_nothing_else() {
+    let text = std::fs::read_to_string(directory().join("tenants.yaml")).unwrap();
+    let policy = compile("tenants.yaml", &text);
+    for (rule, without) in [
+        (
+            "deny: [domain:core_dump, domain:mem_read]",
+            "deny: [domain:mem_read]",
+        ),
+        (
+            "who: helpdesk, allow: [operator]",
+            "who: helpdesk, allow: [owner]",
+        ),
+        (
+            "storage_vol: { pool: images }",
+            "storage_vol: { pool: \"*\" }",
+        ),
+        ("allow: [tenant]", "allow: [viewer]"),
+        ("user: [telegraf, node-exporter]", "user: node-exporter"),
+    ] {
+        let changed = text.replacen(rule, without, 1);
+        assert_ne!(changed, text, "{rule}");
+        let report = policy::load("tenants.yaml", &changed, &env).unwrap_err();
+        assert!(
+            report
+                .problems()
+                .iter()
+                .any(|problem| problem.code == "test"),
+            "{without}: {}",
+            report.one_line()
+        );
+    }
+    let table = |who: &str| {
+        let facts = ClientFacts {
+            listener: "tls".into(),
+            ..who.parse().unwrap()
+        };
+        policy.access(&facts)
+    };
+    let acme = table("x509.o=Acme,x509.cn=ci.acme.example");
+    let write = Permission::find(Class::Domain, "write").unwrap();
+    let unowned = Subject {
+        owner: Owner::None,
+        ..Subject::of(Class::Domain)
+    };
+    assert_eq!(acme.stamp(write, &unowned), Some("acme"));
+    assert!(!acme.sees_all(Class::Domain) && acme.has_guards());
+    assert_eq!(acme.quotas().count(), 1);
+    let gate = |procedure| acme.gate(Program::REMOTE, procedure);
+    assert_eq!(gate(remote::NODE_GET_INFO), Gate::Relay);
+    assert_eq!(gate(remote::CONNECT_LIST_ALL_DOMAINS), Gate::Judge);
+    assert!(matches!(gate(remote::SECRET_GET_VALUE), Gate::Refuse(_)));
+    let operators = table("x509.o=Example,x509.ou=Ops");
+    assert!(
+        Class::ALL
+            .into_iter()
+            .all(|class| operators.sees_all(class))
+    );
+    assert!(policy.audit().file.is_some());
 }
 
 /// The policy that the README shows, and what the commands below it there say.
