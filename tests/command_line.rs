@@ -145,6 +145,79 @@ fn explain_names_the_route_and_its_line() {
     assert_eq!(output.status.code(), Some(2));
 }
 
+#[test]
+fn explain_says_whether_a_call_is_allowed_and_by_which_rule() {
+    let place = Place::new();
+    let policy = place.policy_text("drain: 1s", &[MAIN]);
+    let access = "identities: { acme: { unix: { user: acme } } }
+access:
+  - { who: acme, allow: [connect:getattr, operator], on: { domain: { name: \"acme-*\" } } }
+";
+    fs::write(place.policy_file(), format!("{policy}{access}")).unwrap();
+    let explain = |call: &[&str]| {
+        let client = ["--uri", "qemu:///system", "--as", "user=acme"];
+        let all = [&["explain", "-f", "routes.yaml"], &client[..], call].concat();
+        let output = run(&place, &all);
+        let shown = text(&output.stdout) + &text(&output.stderr);
+        (output.status.code(), shown)
+    };
+    let line = policy.lines().count() + 3;
+    for (call, code, expected) in [
+        (
+            &["domain:start acme-web1"][..],
+            0,
+            format!("allowed by line {line}"),
+        ),
+        (
+            &["domain:start", "acme-web1"],
+            0,
+            format!("allowed by line {line}"),
+        ),
+        (
+            &["DOMAIN_CREATE", "globex"],
+            1,
+            "its name is `globex`, not `acme-*`".into(),
+        ),
+        (&["domain:start"], 1, "depends on `name`".into()),
+        (
+            &["domain:strat", "x"],
+            2,
+            "did you mean `domain:start`?".into(),
+        ),
+        (&["1f2e3d4c-5-1"], 2, "the id of a refusal says all of who".into()),
+    ] {
+        let (found, shown) = explain(call);
+        assert_eq!(found, Some(code), "{call:?}: {shown}");
+        assert!(shown.contains(&expected), "{call:?}: {shown}");
+    }
+    let (_, shown) = explain(&["domain:delete", "acme-1", "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(json["access"]["verdict"], "refused");
+    let output = run(
+        &place,
+        &["explain", "-f", "routes.yaml", "domain:start", "x"],
+    );
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("--uri is missing"));
+}
+
+#[test]
+fn a_policy_whose_tests_fail_is_refused() {
+    let place = Place::new();
+    let policy = place.policy_text("drain: 1s", &[MAIN]);
+    let test = "tests:
+  - { as: { unix: { user: a } }, uri: \"qemu:///system\", cannot: connect:getattr }
+";
+    fs::write(place.policy_file(), format!("{policy}{test}")).unwrap();
+    let output = run(&place, &["check", "routes.yaml"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report = text(&output.stdout);
+    assert!(
+        report.contains("this client can `connect:getattr`"),
+        "{report}"
+    );
+}
+
 /// Runs the daemon as a user without a policy file, with these variables beside `HOME`; as user
 /// 65534 if we are root.
 fn start_as_user(place: &Place, variables: &[(&str, &str)]) -> Daemon {

@@ -138,8 +138,14 @@ fn each_verdict_is_given_with_its_reason() {
         "acme",
         "DOMAIN-SHUTDOWN acme-1",
         Allowed,
+        &["domain:init_control: allowed by line 11", "=> allowed"],
+    );
+    expect(
+        "acme",
+        "DOMAIN_ATTACH_DEVICE acme-1",
+        Allowed,
         &[
-            "domain:init_control: allowed while the content keeps to the guards of line 11",
+            "domain:write: allowed while the content keeps to the guards of line 11",
             "=> allowed",
         ],
     );

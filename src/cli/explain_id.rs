@@ -144,6 +144,9 @@ fn advice(record: &Entry, allowing: &[usize]) -> String {
              guards that this content keeps to",
             line("rule")
         ),
+        (Some(Cause::Quota), _) => {
+            "a wider quota, or fewer things that count towards it".to_owned()
+        }
         (Some(Cause::UnknownProcedure), _) => format!(
             "a rule that allows \"*\" to {who}, with neither `on` nor guards, and no rule that \
              denies anything: this version does not know what the procedure does"

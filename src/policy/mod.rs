@@ -3,6 +3,7 @@
 //! - [`load`]: text in, [`Loaded`] or a [`Report`] of every problem out.
 //! - [`facts`]: what is proven about a client.
 //! - [`access`]: what a client may do; [`guard`]: what the content of its calls must keep to.
+//! - [`definition`]: what else XML says that decisions rest on.
 //! - [`model`]: the compiled snapshot that the rest of the program reads.
 //! - [`report`]: problems with their places, for people and for programs.
 //! - [`schema`]: the JSON schema of the file.
@@ -16,6 +17,7 @@
 pub mod access;
 mod check;
 mod compile;
+pub mod definition;
 pub(crate) mod dn;
 pub mod explain;
 pub mod facts;

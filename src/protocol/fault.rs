@@ -251,6 +251,17 @@ impl Fault {
         }
     }
 
+    /// Others were counted for the same quota all the time.
+    #[must_use]
+    pub fn quota_busy() -> Self {
+        Self {
+            code: code::OPERATION_TIMEOUT,
+            domain: domain::RPC,
+            format: "Timed out during operation: %s",
+            argument: Some("other calls are still being held against the same quota".into()),
+        }
+    }
+
     /// A call with descriptors where one side of the proxy cannot carry them.
     #[must_use]
     pub fn no_descriptors() -> Self {

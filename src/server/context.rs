@@ -9,6 +9,7 @@ use super::clients::Clients;
 use super::drain::Drain;
 use super::lookups::Lookups;
 use super::names::Names;
+use super::quotas::Quotas;
 use crate::policy::model::{Auth, ListenAddress, Listener, Policy};
 use crate::policy::store::Store;
 
@@ -31,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) certificates: CertificateStore,
     /// Takes the records of what was decided.
     pub(crate) audit: Audit,
+    /// Whose calls are being counted.
+    pub(crate) quotas: Quotas,
     /// Who has not proven anything yet.
     pub(crate) unauthenticated: UnauthenticatedByKind,
 }
@@ -53,6 +56,7 @@ impl Context {
             polkit: Polkit::new(polkit::Settings::default()),
             certificates: CertificateStore::new(certificates),
             audit,
+            quotas: Quotas::default(),
             unauthenticated: UnauthenticatedByKind {
                 local: Unauthenticated::new(max_unauthenticated),
                 remote: Unauthenticated::new(max_unauthenticated),

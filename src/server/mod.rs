@@ -9,6 +9,7 @@
 //! - `peercred`, `names`, `lookups`: who a client is.
 //! - `auth`: who a client is, where that takes a dialogue.
 //! - `audit`: records of decisions.
+//! - `quotas`: the turns of calls that count towards quotas.
 //! - `pump`, `side`, `inbox`, `outbox`: bytes between two connections and a session.
 //! - `transport`, `socket`, `tls_channel`, `security_layer`: what a connection is made of.
 //! - `upstream`: dialling a driver daemon.
@@ -48,6 +49,7 @@ mod paths;
 mod peercred;
 mod pid_file;
 mod pump;
+mod quotas;
 mod reload;
 mod renewal;
 mod security_layer;

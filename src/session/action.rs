@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::access::quota::{Claims, TurnId};
 use super::access::refusal::Record;
 use super::{SaslInput, UpstreamId};
 use crate::policy::model::Upstream;
@@ -48,6 +49,30 @@ pub enum Action {
     Authenticated,
     /// A proof was refused: to be counted, and logged with the reason, which the client is not told.
     AuthenticationFailed(String),
+    /// Wait for the turn of these identities before the present daemon, of whatever connections;
+    /// they are sorted. It comes back as `handle_acquired`.
+    Acquire {
+        /// Name of the turn from now on.
+        turn: TurnId,
+        /// Whose turn.
+        identities: Vec<Arc<str>>,
+    },
+    /// The call of this turn goes on: others are told of its claims until they are released, and
+    /// have their turn at once.
+    Claim {
+        /// Which.
+        turn: TurnId,
+        /// What it claims, by identity.
+        claimed: Vec<(Arc<str>, Claims)>,
+    },
+    /// The turn, awaited or had, is given back, and what is claimed in it.
+    Release {
+        /// Which.
+        turn: TurnId,
+        /// Whether the daemon shows by now what the call has made, if anything. Else it may still
+        /// be at it, and the claims are to stay for a while.
+        is_known: bool,
+    },
     /// Write this record of a decision.
     Audit(Box<Record>),
     /// Close the client's connection once everything for it has been written.

@@ -38,6 +38,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use access::quota::{Claims, TurnId};
 pub use action::{Action, Peer, Verdict};
 use authenticating::Authenticating;
 pub use authenticating::{Auth, SaslInput, SaslProgress};
@@ -343,6 +344,19 @@ impl Session {
             Phase::Opening(_) => self.try_next_target(lost, now),
             _ => self.lose_upstream(lost, now),
         }
+    }
+
+    /// A turn has come that was to be acquired; `others` is what other calls on their way claim of
+    /// each of its identities.
+    pub fn handle_acquired(
+        &mut self,
+        turn: TurnId,
+        others: Vec<(Arc<str>, Claims)>,
+        router: &dyn Router,
+        now: Instant,
+    ) {
+        self.count_in_turn(turn, others, router, now);
+        self.settle(now);
     }
 
     /// A peer lives although no whole frame of it has been offered: part of one has arrived, or

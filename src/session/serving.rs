@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::access::quota::{Claims, TurnId};
 use super::access::{Access, Line};
 use super::calls::{Call, Calls, Effect};
 use super::deadly;
@@ -318,6 +319,32 @@ impl Session {
         Verdict::Consumed
     }
 
+    /// Counts the call whose turn has come.
+    pub(super) fn count_in_turn(
+        &mut self,
+        turn: TurnId,
+        others: Vec<(Arc<str>, Claims)>,
+        router: &dyn Router,
+        now: Instant,
+    ) {
+        if let Phase::Serving(serving) = &mut self.phase {
+            serving.refresh(router, &self.setup, &mut self.actions);
+            if let Some(access) = &mut serving.access {
+                let mut line = Line {
+                    upstream: serving.id,
+                    calls: &mut serving.calls,
+                    streams: &serving.streams,
+                    actions: &mut self.actions,
+                    now,
+                };
+                access.acquired(turn, others, &mut line);
+                return;
+            }
+        }
+        let is_known = true;
+        self.actions.push_back(Action::Release { turn, is_known });
+    }
+
     /// Gives up what has waited too long for a decision.
     pub(super) fn give_up_decisions(&mut self, now: Instant) {
         if let Phase::Serving(serving) = &mut self.phase
@@ -357,7 +384,13 @@ impl Session {
             return Some(Verdict::Relay(Peer::Client));
         };
         if header.kind == MessageType::REPLY_WITH_FDS && !serving.descriptors {
-            self.refuse(*header, &Fault::no_descriptors());
+            let called = match &mut serving.access {
+                None => Some(call.header()),
+                Some(access) => access.original(&call, &mut self.actions),
+            };
+            if let Some(called) = called {
+                self.refuse(called, &Fault::no_descriptors());
+            }
             return Some(Verdict::Consumed);
         }
         if header.status == Status::OK {
@@ -397,18 +430,16 @@ impl Session {
         for call in serving.calls.fail(id) {
             let waiting = match &mut serving.access {
                 None => Some(call.header()),
-                Some(access) => access.original(&call),
+                Some(access) => access.original(&call, &mut self.actions),
             };
             if let Some(call) = waiting {
                 fault.answer(call, &mut bytes);
             }
         }
-        for call in serving
-            .access
-            .iter_mut()
-            .flat_map(|access| access.abandon())
-        {
-            fault.answer(call, &mut bytes);
+        if let Some(access) = &mut serving.access {
+            for call in access.abandon(&mut self.actions) {
+                fault.answer(call, &mut bytes);
+            }
         }
         for stream in serving.streams.fail(id) {
             frame::write(&mut bytes, stream.abort(), |writer| fault.encode(writer));

@@ -710,6 +710,9 @@ impl World {
                     self.owed = daemon.relayed.iter().map(key).collect();
                 }
                 Action::Audit(_) => {}
+                Action::Acquire { .. } | Action::Claim { .. } | Action::Release { .. } => {
+                    panic!("counted without a quota");
+                }
                 Action::Close => {
                     assert!(!self.closed && self.daemon.is_none());
                     self.closed = true;

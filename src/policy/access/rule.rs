@@ -182,7 +182,7 @@ impl Quota {
     pub fn of_pool<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a VolumeQuota> {
         self.volumes
             .iter()
-            .filter(move |volumes| volumes.pool.matches(pool))
+            .filter(move |volumes| volumes.covers(pool))
     }
 }
 
@@ -192,6 +192,20 @@ pub struct VolumeQuota {
     /// Total capacity of its volumes in all pools of that name, in bytes.
     pub bytes: u64,
     pub(in crate::policy) pool: Pattern,
+}
+
+impl VolumeQuota {
+    /// Whether volumes of this pool count.
+    #[must_use]
+    pub fn covers(&self, pool: &str) -> bool {
+        self.pool.matches(pool)
+    }
+
+    /// Which pools it covers, as the policy says it.
+    #[must_use]
+    pub fn pools(&self) -> String {
+        self.pool.to_string()
+    }
 }
 
 /// What is recorded, and where.

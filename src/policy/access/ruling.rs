@@ -62,6 +62,8 @@ pub enum Reason {
     UnknownClient,
     /// The content of the call does not keep to the guards of the rule that allows it.
     Guarded,
+    /// More would be in use than a quota of the client's allows, or it cannot be told.
+    Quota,
 }
 
 impl Denial {
@@ -72,6 +74,17 @@ impl Denial {
             rule: Some(rule),
             permission: Some(permission),
             reason: Reason::Guarded,
+            shadow,
+        }
+    }
+
+    /// A quota does not allow a call.
+    #[must_use]
+    pub fn of_quota(shadow: bool) -> Self {
+        Self {
+            rule: None,
+            permission: None,
+            reason: Reason::Quota,
             shadow,
         }
     }

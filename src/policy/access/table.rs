@@ -9,7 +9,7 @@ use super::needs::{self, PROGRAMS, needs};
 use super::permission::Permission;
 use super::rule::{OwnerMark, Quota, RuleId, RuleRef, Rules};
 use super::ruling::{Allowed, Denial, Gate, Ruling};
-use super::subject::{Attributes, Owner, Subject};
+use super::subject::{Attribute, Attributes, Owner, Subject};
 use crate::policy::identity::IdentitySet;
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::Class;
@@ -113,13 +113,30 @@ impl Table {
         }
         let quotas = rules.quotas.iter().enumerate();
         let quotas = quotas.filter(|(_, quota)| identities.contains(quota.identity));
+        let quotas: Vec<usize> = quotas.map(|(place, _)| place).collect();
+        let limits_volumes = |place: &usize| {
+            let quota = rules.quotas.get(*place);
+            quota.is_some_and(|quota| !quota.volumes.is_empty())
+        };
+        if quotas.iter().any(limits_volumes) {
+            // Pools are told apart by their names.
+            let mut name = Attributes::default();
+            name.insert(Attribute::Name);
+            let asked = asks
+                .iter_mut()
+                .find(|(class, _)| *class == Class::StoragePool);
+            match asked {
+                Some((_, attributes)) => *attributes |= name,
+                None => asks.push((Class::StoragePool, name)),
+            }
+        }
         let mut table = Self {
             standing: Standing::Rules,
             other: Gate::Relay,
             permissions,
             gates: Vec::new(),
             asks,
-            quotas: quotas.map(|(place, _)| place).collect(),
+            quotas,
             has_guards,
             rules,
         };
@@ -257,6 +274,20 @@ impl Table {
             })
     }
 
+    /// Whether rules look at objects of a class that documents refer to: a network that a domain is
+    /// on, a secret that unlocks its disk.
+    #[must_use]
+    pub fn asks_of_references(&self) -> bool {
+        let classes = [
+            Class::Network,
+            Class::Nwfilter,
+            Class::Secret,
+            Class::StoragePool,
+            Class::StorageVol,
+        ];
+        classes.iter().any(|class| !self.asks(*class).is_empty())
+    }
+
     /// The rules that allow something on some object.
     pub fn grants(&self, permission: Permission) -> impl Iterator<Item = RuleRef<'_>> {
         let entry = self.permissions.get(permission.index());
@@ -264,7 +295,7 @@ impl Table {
         allow.filter_map(|place| self.rule(RuleId(u32::try_from(*place).ok()?)))
     }
 
-    /// Where a domain's owner is written, in order. The first that is there counts.
+    /// Where a domain's owner is written. All that are there must agree.
     #[must_use]
     pub fn owner_marks(&self) -> &[OwnerMark] {
         &self.rules.marks

@@ -235,37 +235,28 @@ impl Checker<'_, '_> {
             {
                 continue;
             }
-            let guards = rule.guards();
-            // Of networks, there is nothing more to guard than what any guards do.
-            let counts = |it: &Permission| guards.is_none() || it.class() != Class::Network;
             let dangers = rule.permissions.intersection(&ROOT);
-            let dangers: Vec<Permission> = dangers.iter().filter(counts).collect();
-            let writes_domains = dangers
-                .iter()
-                .any(|it| it.class() == Class::Domain && it.action() == "write");
-            let missing = missing_guards(guards, writes_domains);
-            if dangers.is_empty() || missing.is_empty() {
+            let open = |it: &Permission| !is_guarded(it.class(), rule.guards());
+            let names = dangers.iter().filter(open).map(|it| it.to_string());
+            let names: Vec<String> = names.collect();
+            if names.is_empty() {
                 continue;
             }
-            let names: Vec<String> = dangers.iter().map(ToString::to_string).collect();
             let what = listing(names.iter().map(String::as_str));
-            let (key, message) = match guards {
-                None => (
-                    "allow",
-                    format!("this equals root on the host: {what} without guards"),
-                ),
-                Some(_) => (
-                    "guards",
-                    format!("this equals root on the host: {what} with guards that leave a way"),
-                ),
+            let (key, with) = match rule.guards() {
+                None => ("allow", "without guards"),
+                Some(_) => ("guards", "with guards that do not limit it"),
             };
             problems.push(
                 Problem::warning(
                     "unguarded",
                     Some(self.document.place(&draft.at.key(key))),
-                    message,
+                    format!("this equals root on the host: {what} {with}"),
                 )
-                .help(format!("add `guards` with {}", missing.join(" and "))),
+                .help(
+                    "add `guards` with `host_paths`, the folders that every file must be in; they \
+                     close the other ways too",
+                ),
             );
         }
     }
@@ -401,34 +392,15 @@ fn is_root(permission: Permission) -> bool {
     }
 }
 
-/// Without which of these guards a writer is root.
-fn missing_guards(guards: Option<&Guards>, writes_domains: bool) -> Vec<String> {
-    let mut missing = Vec::new();
-    if guards.is_none_or(|guards| guards.host_paths.is_none()) {
-        missing.push("`host_paths`".to_owned());
-    }
-    if writes_domains {
-        let has = |word: Forbid| {
-            guards.is_some_and(|guards| {
-                let limited = word == Forbid::MonitorCommand && guards.monitor_commands.is_some();
-                guards.forbid.contains(word) || limited
-            })
-        };
-        let words = [
-            Forbid::HostDev,
-            Forbid::QemuNamespace,
-            Forbid::MonitorCommand,
-        ];
-        let words: Vec<&str> = words
-            .into_iter()
-            .filter(|word| !has(*word))
-            .map(Forbid::word)
-            .collect();
-        if !words.is_empty() {
-            missing.push(format!("`forbid: [{}]`", words.join(", ")));
-        }
-    }
-    missing
+/// Whether guards keep a writer of objects of a class from being root: those that also refuse what
+/// goes round them.
+fn is_guarded(class: Class, guards: Option<&Guards>) -> bool {
+    guards.is_some_and(|guards| {
+        let of_networks = guards.networks.is_some()
+            || guards.bridges.is_some()
+            || guards.forbid.contains(Forbid::DnsmasqNamespace);
+        guards.host_paths.is_some() || class == Class::Network && of_networks
+    })
 }
 
 /// What is probably wrong with a pattern over an attribute.

@@ -9,6 +9,7 @@ use super::nearest::{Nearest, nearest};
 use crate::policy::access::rule::Rules;
 use crate::policy::access::{Needs, Permission, Reason, Ruling, Subject, Table};
 use crate::policy::facts::ClientFacts;
+use crate::policy::guard;
 use crate::policy::identity::IdentitySet;
 use crate::policy::model::Policy;
 use crate::policy::report::{listing, quoted};
@@ -185,9 +186,14 @@ impl Explainer<'_> {
 
     fn verdict(&self, permission: Permission, role: Role) -> PermissionVerdict {
         let subject = self.ask.subject(permission.class());
+        // Guards are for what carries something.
+        let is_bare = match self.ask.what {
+            What::Procedure(program, info) => !guard::has_content(program, info.number),
+            What::Permission(_) => false,
+        };
         let ruling = match role {
-            Role::See | Role::Reply => self.table.passes(permission, &subject),
-            _ => self.table.decide(permission, &subject),
+            Role::Call | Role::CallWith(_) if !is_bare => self.table.decide(permission, &subject),
+            _ => self.table.passes(permission, &subject),
         };
         let line = |id| Some(self.table.rule(id)?.line);
         let mut verdict = PermissionVerdict {

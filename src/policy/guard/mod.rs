@@ -5,6 +5,7 @@
 //! - [`Guards::check`]: `words` has what each word of `forbid` is in a document, `places` where paths
 //!   are in it, `paths` and `uri` which of them are good; `size` is for `max`.
 //! - [`named`]: the objects that a call names by its content.
+//! - [`references`]: the objects that it refers to.
 //! - `owner`: the owner in a domain's metadata.
 
 mod check;
@@ -16,6 +17,7 @@ mod named;
 mod owner;
 mod paths;
 mod places;
+mod references;
 mod size;
 mod table;
 mod uri;
@@ -26,6 +28,7 @@ pub use content::{Content, contents};
 pub use forbid::{Forbid, ForbidSet};
 pub use named::{Named, NamedOwner, domain_named, named};
 pub use owner::{owner_in_metadata, stamp};
+pub use references::references;
 pub use size::{Size, domain_size};
 pub use table::{has_content, why_unchecked};
 
@@ -48,6 +51,20 @@ pub struct Guards {
     pub max: Max,
     pub(in crate::policy) monitor_commands: Option<Vec<Pattern>>,
     pub(in crate::policy) agent_commands: Option<Vec<Pattern>>,
+}
+
+impl Guards {
+    /// Whether they list the networks that may be referred to.
+    #[must_use]
+    pub fn lists_networks(&self) -> bool {
+        self.networks.is_some()
+    }
+
+    /// Whether they list the pools that may be referred to.
+    #[must_use]
+    pub fn lists_pools(&self) -> bool {
+        self.pools.is_some()
+    }
 }
 
 /// How much a domain may have. `None` is without limit.

@@ -8,8 +8,10 @@
 //! takes once.
 //!
 //! - `bounds`: one pass over the text before it is parsed: size, depth, counts, and the prolog.
+//! - `scaled`: numbers with units.
 
 mod bounds;
+pub(super) mod scaled;
 
 use std::borrow::Cow;
 use std::fmt;

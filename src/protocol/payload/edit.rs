@@ -81,6 +81,45 @@ pub fn filter_names(
     })
 }
 
+/// A list reply of records with only those for which `keep` holds of the text of one field; it is
+/// given `None` where the text is absent or no text. Where the reply tells their number in `ret`,
+/// that is the number kept.
+pub fn filter_records(
+    fields: &'static [Field],
+    reply: &[u8],
+    field: &str,
+    keep: &mut dyn FnMut(Option<&str>) -> bool,
+) -> Result<Vec<u8>, XdrError> {
+    let has = |shape: &Shape| match shape {
+        Shape::Struct(record) => record.fields.iter().any(|its| its.name == field),
+        _ => false,
+    };
+    retain(fields, reply, has, |shape, reader| {
+        let Shape::Struct(record) = shape else {
+            return Err(XdrError::NoList);
+        };
+        let mut text = None;
+        for its in record.fields {
+            let is_text = match its.shape {
+                Shape::String => its.name == field,
+                Shape::Optional(Shape::String) if its.name == field => {
+                    if !reader.present()? {
+                        continue;
+                    }
+                    true
+                }
+                _ => false,
+            };
+            if is_text {
+                text = str::from_utf8(reader.opaque(STRING)?).ok();
+            } else {
+                its.shape.skip(reader, Strings::Any)?;
+            }
+        }
+        Ok(keep(text.filter(|text| !text.contains('\0'))))
+    })
+}
+
 /// Filters the first array of `wanted` elements. `stays` reads past one element and says whether
 /// it stays.
 fn retain<'a>(
@@ -309,5 +348,44 @@ mod tests {
         }
         let longer = [&whole[..], &[0; 4]].concat();
         assert_eq!(replace_in_error(&longer, &[]), Err(XdrError::Trailing(4)));
+    }
+
+    #[test]
+    fn records_are_kept_by_the_text_of_one_of_their_fields() {
+        use super::super::super::header::Program;
+        use super::super::super::table::{self, remote};
+        let row = table::lookup(Program::REMOTE, remote::NETWORK_GET_DHCP_LEASES).unwrap();
+        let leases = |macs: &[Option<&[u8]>]| {
+            let mut out = Vec::new();
+            let count = u32::try_from(macs.len()).unwrap();
+            let mut writer = Writer::new(&mut out);
+            writer.u32(count);
+            for mac in macs {
+                writer.string("br").i64(1).i32(0).u32(mac.is_some().into());
+                if let Some(mac) = mac {
+                    writer.opaque(mac);
+                }
+                writer.optional_string(Some("iaid")).string("::1").u32(64);
+                writer.optional_string(None).optional_string(Some("id"));
+            }
+            writer.u32(count);
+            out
+        };
+        let all = leases(&[Some(b"a"), None, Some(b"\xff"), Some(b"b"), Some(b"a\0")]);
+        let filter = |keep: &dyn Fn(Option<&str>) -> bool| {
+            filter_records(row.ret, &all, "mac", &mut |mac| keep(mac))
+        };
+        assert_eq!(filter(&|_| true).as_ref(), Ok(&all));
+        assert_eq!(filter(&|mac| mac == Some("b")), Ok(leases(&[Some(b"b")])));
+        assert_eq!(filter(&|_| false), Ok(leases(&[])));
+        let nameless = filter(&|mac| mac.is_none());
+        assert_eq!(nameless, Ok(leases(&[None, Some(b"\xff"), Some(b"a\0")])));
+        for end in 0..all.len() {
+            let cut = all.get(..end).unwrap();
+            let cut = filter_records(row.ret, cut, "mac", &mut |_| true);
+            assert_eq!(cut, Err(XdrError::Truncated));
+        }
+        let none = filter_records(row.ret, &all, "colour", &mut |_| true);
+        assert_eq!(none, Err(XdrError::NoList));
     }
 }

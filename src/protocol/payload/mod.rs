@@ -17,7 +17,7 @@ use super::shape::types::FIELDS;
 use super::shape::{Field, Shape, Strings};
 use super::xdr::{Reader, XdrError};
 
-pub use edit::{count, filter, filter_names, replace_in_error, splice};
+pub use edit::{count, filter, filter_names, filter_records, replace_in_error, splice};
 pub use objects::Found;
 
 /// A payload that has been read. The values stay where they are; only the ends of the fields are

@@ -100,6 +100,8 @@ pub enum Cause {
     UnknownClient,
     /// What the call carries does not keep to the guards of the rule that allows it.
     Guarded,
+    /// A quota of the client's has no more room.
+    Quota,
 }
 
 /// The client, in short.
@@ -220,6 +222,7 @@ impl Cause {
             Self::UnknownProcedure => "unknown-procedure",
             Self::UnknownClient => "unknown-client",
             Self::Guarded => "guarded",
+            Self::Quota => "quota",
         }
     }
 }
@@ -232,6 +235,7 @@ impl From<Reason> for Cause {
             Reason::UnknownProcedure => Self::UnknownProcedure,
             Reason::UnknownClient => Self::UnknownClient,
             Reason::Guarded => Self::Guarded,
+            Reason::Quota => Self::Quota,
         }
     }
 }

@@ -10,6 +10,7 @@
 //! - `upstream`: from the upstream to the client.
 //! - `clock`: timers.
 //! - `proof`: finding out who the client is.
+//! - `turns`: calls that count towards quotas.
 
 #[cfg(test)]
 #[allow(
@@ -24,10 +25,12 @@ mod clock;
 mod proof;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod upstream;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -38,9 +41,11 @@ use super::context::Context as Shared;
 use super::side::Side;
 use super::transport::Transport;
 use super::upstream::Dial;
+use crate::policy::model;
 use crate::session::access::refusal::Record;
 use crate::session::{Action, Peer, Session};
 pub(super) use proof::Unproven;
+use turns::Turns;
 use upstream::{Upstream, open};
 
 /// Bytes of the proxy's own frames that may wait for a side. A side over it is read no further: one
@@ -58,6 +63,8 @@ pub(super) struct Pump<'a> {
     drain: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
     client: Side,
     upstream: Option<Upstream>,
+    /// The daemon that was dialled last.
+    daemon: Option<Arc<model::Upstream>>,
     dial: Option<Box<Dial>>,
     timer: Option<Pin<Box<Sleep>>>,
     glance: Option<Pin<Box<Sleep>>>,
@@ -66,6 +73,8 @@ pub(super) struct Pump<'a> {
     unproven: Option<Box<Unproven>>,
     /// What the records of this connection have in common, if there are any.
     trail: Option<Box<Trail>>,
+    /// What is there while calls count.
+    turns: Option<Box<Turns<'a>>>,
     /// The session has asked for the client's next frame to be offered again.
     held: bool,
     /// The session knows that the client sends no more.
@@ -101,8 +110,10 @@ impl<'a> Pump<'a> {
             drain: Some(Box::pin(shared.drain.begun())),
             unproven: unproven.map(Box::new),
             trail: None,
+            turns: None,
             client: Side::new(client),
             upstream: None,
+            daemon: None,
             dial: None,
             timer: None,
             glance: None,
@@ -128,6 +139,7 @@ impl<'a> Pump<'a> {
         loop {
             let mut moved = self.perform_actions();
             moved |= self.poll_proof(cx, now);
+            moved |= self.poll_turns(cx, now);
             moved |= self.poll_dial(cx, now);
             moved |= self.move_from_client(cx, now);
             moved |= self.move_from_upstream(cx, now);
@@ -175,6 +187,7 @@ impl<'a> Pump<'a> {
                     readonly,
                 } => {
                     self.dial = Some(Box::new(Dial::new(id, &upstream, readonly)));
+                    self.daemon = Some(upstream);
                 }
                 Action::Disconnect(id) => {
                     self.dial.take_if(|dial| dial.id == id);
@@ -188,6 +201,9 @@ impl<'a> Pump<'a> {
                 | Action::Authenticated
                 | Action::AuthenticationFailed(_) => self.prove(action),
                 Action::Audit(record) => self.record(&record),
+                Action::Acquire { .. } | Action::Claim { .. } | Action::Release { .. } => {
+                    self.move_turn(action);
+                }
                 Action::Close if self.end == End::Open => self.end = End::Flushing,
                 Action::Close => {}
                 Action::Abort => self.end = End::Closed,

@@ -5,13 +5,16 @@
 //! granted by a rule whose guards its content keeps.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::content::{self, Named};
 use super::question::Question;
+use super::quota::{Claimed, Turn};
 use super::stand_in::{StandIn, Texts};
 use super::subject::{Asked, Resolved, View};
 use super::{Class, old_list::OldList};
 use crate::policy::access::{Allowed, Denial, Need, Permission, RuleId, Ruling, Subject, needs};
+use crate::policy::guard;
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::{Object, Uuid};
 use crate::protocol::payload::{self, Found, Payload};
@@ -25,6 +28,8 @@ pub(super) struct Case<'a> {
     pub(super) args: Payload<'a>,
     pub(super) view: View<'a>,
     pub(super) stand_in: &'a StandIn,
+    /// Its turn to be counted, if it has it.
+    pub(super) turn: Option<&'a Turn>,
 }
 
 /// What becomes of it.
@@ -36,6 +41,8 @@ pub(super) enum Outcome {
     Refuse(Refusal),
     /// The daemon must be asked first.
     Ask(Vec<Question>),
+    /// It must wait for its turn to be counted for these identities.
+    Await(Vec<Arc<str>>),
 }
 
 /// How a call goes on.
@@ -53,6 +60,8 @@ pub(super) struct Passage {
     pub(super) records: Vec<Refusal>,
     /// What allows it, if that is to be recorded.
     pub(super) granted: Option<Granted>,
+    /// What others must count until it is answered.
+    pub(super) claimed: Claimed,
 }
 
 /// A permission that was granted and is to be recorded.
@@ -77,6 +86,8 @@ pub(super) enum Follow {
     Made,
     /// A list: only what the client may see stays.
     Filter { permission: Permission, form: Form },
+    /// Leases: only those of domains that the client may see stay, or their number.
+    Leases { count: bool },
 }
 
 /// The form of a list that the client asked for.
@@ -107,6 +118,7 @@ pub(super) struct Refusal {
 pub(super) enum Stop {
     Refuse(Box<Refusal>),
     Ask,
+    Await(Vec<Arc<str>>),
 }
 
 /// What one judgement has come to so far.
@@ -117,8 +129,9 @@ pub(super) struct Progress<'a> {
     pub(super) texts: Texts,
     /// Classes of which an object was replaced.
     pub(super) replaced: Vec<Class>,
-    records: Vec<Refusal>,
+    pub(super) records: Vec<Refusal>,
     granted: Option<Granted>,
+    claimed: Claimed,
     /// The domain that the call acts on.
     pub(super) domain: Option<Uuid>,
     /// The XML in the save image that the call reads.
@@ -139,6 +152,7 @@ impl<'a> Case<'a> {
             Ok(passage) => Outcome::Pass(passage),
             Err(Stop::Refuse(refusal)) => Outcome::Refuse(*refusal),
             Err(Stop::Ask) => Outcome::Ask(progress.asked.into_questions()),
+            Err(Stop::Await(identities)) => Outcome::Await(identities),
         }
     }
 
@@ -153,6 +167,7 @@ impl<'a> Case<'a> {
         }
         let named = self.named_by_content(&acted, progress)?;
         self.check_needs(&acted, &named, progress)?;
+        progress.claimed = self.check_quotas(&acted, &named, progress)?;
         for act in &acted {
             self.correct_name(act, progress);
         }
@@ -446,6 +461,9 @@ impl<'a> Case<'a> {
             progress.records.push(refusal);
         }
         let rule = self.check_guards(permission, subject, &allowed, progress)?;
+        if guard::has_content(self.program, self.row.number) {
+            self.check_references(permission, rule, progress)?;
+        }
         if progress.granted.is_none() && self.view.table.records(permission) {
             progress.granted = Some(granted(permission, subject, rule));
         }
@@ -543,6 +561,10 @@ impl<'a> Case<'a> {
             passage.procedure = procedure;
             return passage;
         }
+        if is_leases(self.program, self.row) && !self.view.table.sees_all(Class::Domain) {
+            let count = self.ask_for_results(progress);
+            return self.passage(Follow::Leases { count }, progress);
+        }
         let checks = |class| {
             let table = self.view.table;
             !table.sees_all(class) || table.records(Permission::getattr(class))
@@ -574,13 +596,20 @@ impl<'a> Case<'a> {
             passage.arguments = Some(arguments);
             return passage;
         }
-        let form = if self.args.word("need_results") == Some(0) {
-            self.edit("need_results", &1u32.to_be_bytes(), progress);
-            Form::Count
-        } else {
-            Form::New
+        let form = match self.ask_for_results(progress) {
+            true => Form::Count,
+            false => Form::New,
         };
         self.passage(Follow::Filter { permission, form }, progress)
+    }
+
+    /// Has the daemon send a list whole, also where only its count is wanted. Returns whether it is.
+    fn ask_for_results(&self, progress: &mut Progress<'a>) -> bool {
+        let count = self.args.word("need_results") == Some(0);
+        if count {
+            self.edit("need_results", &1u32.to_be_bytes(), progress);
+        }
+        count
     }
 
     fn passage(&self, follow: Follow, progress: &mut Progress<'a>) -> Passage {
@@ -597,6 +626,7 @@ impl<'a> Case<'a> {
                 .granted
                 .take()
                 .filter(|_| progress.replaced.is_empty()),
+            claimed: std::mem::take(&mut progress.claimed),
         }
     }
 }
@@ -692,6 +722,11 @@ fn looks_up(row: &ProcedureInfo) -> Option<Class> {
 /// A call that asks for events: what it may name is judged with each event.
 fn is_registration(row: &ProcedureInfo) -> bool {
     row.filter.is_some() && row.name.contains("EVENT") && row.name.contains("REGISTER")
+}
+
+/// The call that tells the leases of a network.
+fn is_leases(program: Program, row: &ProcedureInfo) -> bool {
+    (program, row.number) == (Program::REMOTE, remote::NETWORK_GET_DHCP_LEASES)
 }
 
 /// The call that copies a volume.

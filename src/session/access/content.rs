@@ -153,7 +153,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn unreadable(&self, why: &impl ToString) -> Stop {
+    pub(super) fn unreadable(&self, why: &impl ToString) -> Stop {
         let class = self
             .row
             .acl
@@ -188,7 +188,7 @@ impl<'a> Case<'a> {
     }
 
     /// The save image that the call reads, and the argument that names it.
-    fn saved(&self) -> Option<(&'static str, Question)> {
+    pub(super) fn saved(&self) -> Option<(&'static str, Question)> {
         if self.program != Program::REMOTE {
             return None;
         }

@@ -100,19 +100,19 @@ impl Access {
         if let Some(first) = self.tasks.events.front_mut() {
             first.answers = answers;
         }
-        while let Some(event) = self.tasks.events.pop_front() {
+        while let Some(event) = self.tasks.next_event() {
             match self.judge_event(event.header, &event.payload, &event.answers) {
                 Fate::Drop => {}
                 Fate::Pass => {
                     let mut bytes = Vec::new();
                     frame::write(&mut bytes, event.header, |writer| {
-                        _ = writer.raw(&event.payload);
+                        writer.raw(&event.payload);
                     });
                     let to = Peer::Client;
                     line.actions.push_back(Action::Send { to, bytes });
                 }
                 Fate::Ask(asked) => {
-                    self.tasks.events.push_front(event);
+                    self.tasks.put_event_back(event);
                     self.ask_about_event(asked, line);
                     return;
                 }

@@ -5,15 +5,16 @@
 //! the call goes on, is refused, or is made on an object that does not exist. Replies and events
 //! leave out what the client may not see.
 //!
-//! - `case`, `content`: the judgement of one call.
+//! - `case`, `content`, `reference`: the judgement of one call.
 //! - `subject`: objects with what is proven of them.
 //! - `question`, `questions`: what is asked of the daemon.
 //! - `knowledge`: what has been learned and still holds.
 //! - `watches`, `registration`: the events that tell how long it holds.
 //! - `stand_in`: objects that do not exist.
 //! - `old_list`: the old forms of lists.
-//! - `reply`, `event`: what comes back.
+//! - `reply`, `event`, `leases`: what comes back.
 //! - `task`: what waits for answers.
+//! - [`quota`]: what identities may use in total.
 //! - `redaction`: errors that would tell of hidden objects.
 //! - [`refusal`]: what the client is told, and what is recorded.
 
@@ -21,10 +22,13 @@ mod case;
 mod content;
 mod event;
 mod knowledge;
+mod leases;
 mod old_list;
 mod question;
 mod questions;
+pub mod quota;
 mod redaction;
+mod reference;
 pub mod refusal;
 mod registration;
 mod reply;
@@ -41,6 +45,7 @@ use case::{Case, Follow, Outcome, Passage};
 use knowledge::{Knowledge, Since};
 use question::{Answers, Question};
 use questions::Questions;
+use quota::{Turn, TurnId};
 use refusal::Refusals;
 use stand_in::{StandIn, Texts};
 use subject::View;
@@ -71,7 +76,7 @@ pub(super) struct Line<'a> {
 
 /// Notes of one connection; the next call that may need one waits in the client's socket. Each may
 /// be of a long list that must be asked about.
-const NOTES: usize = 128;
+const NOTES: usize = 64;
 
 /// Names a note.
 pub(super) type NoteId = u32;
@@ -83,6 +88,8 @@ struct Note {
     original: Option<Header>,
     /// When the call was made.
     since: Since,
+    /// The turn that ends with it.
+    turn: Option<TurnId>,
     what: What,
 }
 
@@ -123,6 +130,7 @@ pub(super) struct Access {
     notes: HashMap<NoteId, Note>,
     next_note: NoteId,
     next_serial: u32,
+    next_turn: u32,
     refusals: Refusals,
 }
 
@@ -147,6 +155,7 @@ impl Access {
             notes: HashMap::new(),
             next_note: 0,
             next_serial: u32::MAX,
+            next_turn: 0,
             refusals: Refusals::new(&setup.refusals),
         }
     }
@@ -234,21 +243,36 @@ impl Access {
             return Verdict::Hold;
         }
         let has_descriptors = header.kind == MessageType::CALL_WITH_FDS;
-        let answers = if has_descriptors {
+        let (answers, turn) = if has_descriptors {
             match self.tasks.take_held(header.serial) {
                 Held::Waiting => return Verdict::Hold,
-                Held::Ready(task) => task.answers,
-                Held::New => Answers::new(),
+                Held::Ready(task) if task.late => {
+                    self.refuse_late(&task, line);
+                    return Verdict::Consumed;
+                }
+                Held::Ready(task) => (task.answers, task.turn),
+                Held::New => (Answers::new(), None),
             }
         } else {
-            Answers::new()
+            (Answers::new(), None)
         };
-        let Some(outcome) = self.judge(header.program, row, frame.arguments(), &answers) else {
+        let outcome = self.judge(
+            header.program,
+            row,
+            frame.arguments(),
+            &answers,
+            turn.as_ref(),
+        );
+        let Some(outcome) = outcome else {
+            line.release(turn);
             self.refuse_unreadable(header, line);
             return Verdict::Consumed;
         };
         match outcome {
-            Outcome::Refuse(refusal) => self.refuse(header, refusal, line),
+            Outcome::Refuse(refusal) => {
+                line.release(turn);
+                self.refuse(header, refusal, line);
+            }
             Outcome::Pass(passage) => {
                 let same = passage.arguments.is_none() && passage.procedure == header.procedure;
                 self.record(header, &passage.records, line);
@@ -256,19 +280,20 @@ impl Access {
                     if let Some(granted) = &passage.granted {
                         self.record_allowed(header, granted, line);
                     }
-                    let note = self.follow(header, passage, frame.arguments());
+                    let note = self.follow(header, passage, frame.arguments(), turn, line);
                     line.relay(header, effect, note);
                     return Verdict::Relay(Peer::Upstream(line.upstream));
                 }
                 if has_descriptors && passage.texts.is_empty() {
                     // Its descriptors can go on only with the frame as it is.
+                    line.release(turn);
                     let refusal = refusal::misnamed();
                     self.refuse(header, refusal, line);
                 } else {
-                    self.send(header, effect, passage, frame.arguments(), line);
+                    self.send(header, effect, passage, frame.arguments(), turn, line);
                 }
             }
-            Outcome::Ask(questions) => {
+            Outcome::Ask(_) | Outcome::Await(_) => {
                 let kind = if has_descriptors {
                     Kind::Held
                 } else {
@@ -279,8 +304,8 @@ impl Access {
                 } else {
                     frame.arguments()
                 };
-                let task = Task::new(kind, header, payload, answers, line.now);
-                self.start(task, questions, line);
+                let task = Task::new(kind, header, payload, answers, line.now).with_turn(turn);
+                self.put_off(task, outcome, line);
                 if has_descriptors {
                     return Verdict::Hold;
                 }
@@ -316,6 +341,7 @@ impl Access {
         row: &'static ProcedureInfo,
         arguments: &[u8],
         answers: &Answers,
+        turn: Option<&Turn>,
     ) -> Option<Outcome> {
         let case = Case {
             program,
@@ -323,6 +349,7 @@ impl Access {
             args: Payload::read(row.args, arguments).ok()?,
             view: self.view(answers),
             stand_in: &self.stand_in,
+            turn,
         };
         Some(case.judge())
     }
@@ -337,10 +364,19 @@ impl Access {
     }
 
     /// Notes what the reply to a client's call is for; `None` if just for the client.
-    fn follow(&mut self, header: Header, passage: Passage, arguments: &[u8]) -> Option<NoteId> {
+    fn follow(
+        &mut self,
+        header: Header,
+        passage: Passage,
+        arguments: &[u8],
+        turn: Option<Turn>,
+        line: &mut Line<'_>,
+    ) -> Option<NoteId> {
+        let turn = line.claim(turn, passage.claimed);
         let row = table::lookup(header.program, passage.procedure)?;
+        let is_plain = passage.texts.is_empty() && turn.is_none();
         let arguments = match &passage.follow {
-            Follow::Learn if passage.texts.is_empty() && !teaches(row) => return None,
+            Follow::Learn if is_plain && !teaches(row) => return None,
             // What was asked for, with the objects under their true names.
             Follow::Check => passage.arguments.as_deref().unwrap_or(arguments).to_vec(),
             Follow::Made => arguments.to_vec(),
@@ -351,16 +387,17 @@ impl Access {
             texts: passage.texts,
             arguments,
         };
-        Some(self.note(Some(header), what))
+        Some(self.note(Some(header), what, turn))
     }
 
-    fn note(&mut self, original: Option<Header>, what: What) -> NoteId {
+    fn note(&mut self, original: Option<Header>, what: What, turn: Option<TurnId>) -> NoteId {
         let id = self.next_note;
         self.next_note = self.next_note.wrapping_add(1);
         let since = self.knowledge.now(&self.watches);
         let note = Note {
             original,
             since,
+            turn,
             what,
         };
         self.notes.insert(id, note);
@@ -374,6 +411,7 @@ impl Access {
         effect: Effect,
         passage: Passage,
         arguments: &[u8],
+        turn: Option<Turn>,
         line: &mut Line<'_>,
     ) {
         if let Some(granted) = &passage.granted {
@@ -389,11 +427,20 @@ impl Access {
         frame::write(&mut bytes, call, |writer| {
             _ = writer.raw(passage.arguments.as_deref().unwrap_or(arguments));
         });
-        let note = self.follow(header, passage, arguments);
+        let note = self.follow(header, passage, arguments, turn, line);
         let effect = if same { effect } else { Effect::None };
         line.relay(call, effect, note);
         let to = Peer::Upstream(line.upstream);
         line.actions.push_back(Action::Send { to, bytes });
+    }
+
+    /// A call is decided on when the daemon has answered, or its turn to be counted has come.
+    fn put_off(&mut self, task: Task, outcome: Outcome, line: &mut Line<'_>) {
+        match outcome {
+            Outcome::Ask(questions) => self.start(task, questions, line),
+            Outcome::Await(identities) => self.await_turn(task, identities, line),
+            Outcome::Pass(_) | Outcome::Refuse(_) => {}
+        }
     }
 
     /// Asks the daemon what a task must know.
@@ -401,7 +448,7 @@ impl Access {
         for question in &questions {
             for class in classes(question) {
                 for watch in self.watches.wanted(*class) {
-                    let note = self.note(None, What::Watch(watch));
+                    let note = self.note(None, What::Watch(watch), None);
                     self.ask(watch.register(), note, line, |writer| watch.encode(writer));
                 }
             }
@@ -417,7 +464,7 @@ impl Access {
     fn ask_next(&mut self, line: &mut Line<'_>) {
         let table = Arc::clone(&self.table);
         while let Some(question) = self.questions.next() {
-            let note = self.note(None, What::Answer(question.clone()));
+            let note = self.note(None, What::Answer(question.clone()), None);
             self.ask(question.procedure(), note, line, |writer| {
                 question.encode(table.owner_marks(), writer);
             });
@@ -454,22 +501,41 @@ impl Access {
 
     /// The client's calls that a lost upstream leaves unanswered, beside those that are outstanding
     /// there.
-    pub(super) fn abandon(&mut self) -> Vec<Header> {
+    pub(super) fn abandon(&mut self, actions: &mut VecDeque<Action>) -> Vec<Header> {
         self.questions.clear();
-        self.tasks.abandon()
+        let (calls, turns) = self.tasks.abandon();
+        for turn in turns {
+            quota::give_back(turn, true, actions);
+        }
+        calls
     }
 
-    /// The client's call behind an outstanding one; `None` if it is the proxy's own.
-    pub(super) fn original(&mut self, call: &Call) -> Option<Header> {
+    /// The client's call behind an outstanding one that the daemon will not answer; `None` if it is
+    /// the proxy's own.
+    pub(super) fn original(
+        &mut self,
+        call: &Call,
+        actions: &mut VecDeque<Action>,
+    ) -> Option<Header> {
         match call.note.and_then(|note| self.notes.remove(&note)) {
-            Some(note) => note.original,
+            Some(note) => {
+                if let Some(turn) = note.turn {
+                    // It may have been carried out.
+                    quota::give_back(turn, false, actions);
+                }
+                note.original
+            }
             None => Some(call.header()),
         }
     }
 
     /// Gives up what the daemon has not answered in time.
     pub(super) fn give_up(&mut self, line: &mut Line<'_>) {
-        for task in self.tasks.overdue(line.now) {
+        let (tasks, turns) = self.tasks.overdue(line.now);
+        for turn in turns {
+            line.give_back(turn, true);
+        }
+        for task in tasks {
             self.resume(task, line);
         }
     }
@@ -530,7 +596,7 @@ fn classes(question: &Question) -> &'static [Class] {
     match question {
         Question::Domain(_) | Question::Domains | Question::Owner(..) => &[Class::Domain],
         Question::Network(_) => &[Class::Network],
-        Question::Pool(_) => &[Class::StoragePool],
+        Question::Pool(_) | Question::Pools => &[Class::StoragePool],
         Question::Secret(_) => &[Class::Secret],
         _ => &[],
     }

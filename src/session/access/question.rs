@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use super::watches::{self, Watch};
 use crate::policy::access::OwnerMark;
+use crate::policy::definition::{self, DiskSource, DomainSize, Reverted};
 use crate::policy::guard;
 use crate::protocol::fault::{self, code};
 use crate::protocol::header::{Procedure, Program};
@@ -26,12 +27,24 @@ pub(super) enum Question {
     DomainNamed(String),
     /// All domains: in place of very many of the first kind, and for quotas.
     Domains,
-    /// Numbers of all domains: state, vCPUs, memory.
-    DomainStats,
     /// What one of the policy's owner marks, by its place, says of a domain.
     Owner(Uuid, usize),
     /// A domain's XML.
     DomainXml(Uuid),
+    /// What a domain takes as it runs.
+    RunningSize(Uuid),
+    /// What a domain takes by its definition.
+    DefinedSize(Uuid),
+    /// Whether a domain goes on from a managed save image when it is started.
+    HasManagedSave(Uuid),
+    /// What a domain takes that goes on from its managed save image.
+    SavedSize(Uuid),
+    /// What a domain is after it was reverted to this snapshot.
+    Snapshot(Uuid, String),
+    /// The hardware addresses of a domain's interfaces.
+    Macs(Uuid),
+    /// What the disk of this target is on.
+    Disk(Uuid, String),
     /// Which network has this UUID.
     Network(Uuid),
     /// Which network has this name.
@@ -40,8 +53,10 @@ pub(super) enum Question {
     Pool(Uuid),
     /// Which pool has this name.
     PoolNamed(String),
-    /// Volumes of the pool of this UUID.
-    Volumes(Uuid),
+    /// All pools.
+    Pools,
+    /// Volumes of the pool of this UUID and name.
+    Volumes(Uuid, String),
     /// Which filter has this UUID.
     Nwfilter(Uuid),
     /// Which filter has this name.
@@ -52,8 +67,10 @@ pub(super) enum Question {
     SecretUsed(i32, String),
     /// The volume of this name in the pool of this UUID.
     Volume(Uuid, String),
-    /// The volume's XML: its pool's name, its name.
-    VolumeXml(String, String),
+    /// Capacity and allocation of a volume, by its pool's name and its own.
+    VolumeInfo(String, String),
+    /// The volume of this path.
+    VolumeAt(String),
     /// The interface of this name.
     Interface(String),
     /// The binding of this port device.
@@ -63,8 +80,6 @@ pub(super) enum Question {
     SaveImage(String, bool),
     /// That the daemon ends a registration of the proxy's own.
     Release(Watch, i32),
-    /// The XML of a domain's managed save image.
-    ManagedSave(Uuid),
 }
 
 /// What a daemon said.
@@ -78,8 +93,31 @@ pub(super) enum Answer {
     Reply(Vec<u8>),
     /// What an owner mark says.
     Owner(Option<String>),
-    /// The names of all domains.
-    Domains(HashMap<Uuid, Box<str>>),
+    /// All domains.
+    Domains(HashMap<Uuid, Listed>),
+    /// What a domain takes.
+    Size(DomainSize),
+    /// What a snapshot makes of its domain.
+    Snapshot(Reverted),
+    /// Hardware addresses.
+    Macs(Vec<String>),
+    /// What a disk is on; `None`: nothing, or there is no such disk.
+    Disk(Option<DiskSource>),
+}
+
+/// A domain in the list of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) name: Box<str>,
+    pub(super) runs: bool,
+}
+
+impl Listed {
+    /// The domain.
+    pub(super) fn object(&self, uuid: Uuid) -> Object<'_> {
+        let (name, id) = (&*self.name, -1);
+        Object::Domain { name, uuid, id }
+    }
 }
 
 /// The answers that one decision rests on.
@@ -92,25 +130,32 @@ impl Question {
             Self::Domain(_) => remote::DOMAIN_LOOKUP_BY_UUID,
             Self::DomainNamed(_) => remote::DOMAIN_LOOKUP_BY_NAME,
             Self::Domains => remote::CONNECT_LIST_ALL_DOMAINS,
-            Self::DomainStats => remote::CONNECT_GET_ALL_DOMAIN_STATS,
             Self::Owner(..) => remote::DOMAIN_GET_METADATA,
-            Self::DomainXml(_) => remote::DOMAIN_GET_XML_DESC,
+            Self::DomainXml(_)
+            | Self::RunningSize(_)
+            | Self::DefinedSize(_)
+            | Self::Macs(_)
+            | Self::Disk(..) => remote::DOMAIN_GET_XML_DESC,
+            Self::HasManagedSave(_) => remote::DOMAIN_HAS_MANAGED_SAVE_IMAGE,
+            Self::SavedSize(_) => remote::DOMAIN_MANAGED_SAVE_GET_XML_DESC,
+            Self::Snapshot(..) => remote::DOMAIN_SNAPSHOT_GET_XML_DESC,
             Self::Network(_) => remote::NETWORK_LOOKUP_BY_UUID,
             Self::NetworkNamed(_) => remote::NETWORK_LOOKUP_BY_NAME,
             Self::Pool(_) => remote::STORAGE_POOL_LOOKUP_BY_UUID,
             Self::PoolNamed(_) => remote::STORAGE_POOL_LOOKUP_BY_NAME,
-            Self::Volumes(_) => remote::STORAGE_POOL_LIST_ALL_VOLUMES,
+            Self::Pools => remote::CONNECT_LIST_ALL_STORAGE_POOLS,
+            Self::Volumes(..) => remote::STORAGE_POOL_LIST_ALL_VOLUMES,
             Self::Nwfilter(_) => remote::NWFILTER_LOOKUP_BY_UUID,
             Self::NwfilterNamed(_) => remote::NWFILTER_LOOKUP_BY_NAME,
             Self::Secret(_) => remote::SECRET_LOOKUP_BY_UUID,
             Self::SecretUsed(..) => remote::SECRET_LOOKUP_BY_USAGE,
             Self::Volume(..) => remote::STORAGE_VOL_LOOKUP_BY_NAME,
-            Self::VolumeXml(..) => remote::STORAGE_VOL_GET_XML_DESC,
+            Self::VolumeInfo(..) => remote::STORAGE_VOL_GET_INFO,
+            Self::VolumeAt(_) => remote::STORAGE_VOL_LOOKUP_BY_PATH,
             Self::Interface(_) => remote::INTERFACE_LOOKUP_BY_NAME,
             Self::Binding(_) => remote::NWFILTER_BINDING_LOOKUP_BY_PORT_DEV,
             Self::Release(..) => watches::release(),
             Self::SaveImage(..) => remote::DOMAIN_SAVE_IMAGE_GET_XML_DESC,
-            Self::ManagedSave(_) => remote::DOMAIN_MANAGED_SAVE_GET_XML_DESC,
         }
     }
 
@@ -127,23 +172,36 @@ impl Question {
             | Self::PoolNamed(name)
             | Self::NwfilterNamed(name)
             | Self::Interface(name)
-            | Self::Binding(name) => _ = writer.string(name),
+            | Self::Binding(name)
+            | Self::VolumeAt(name) => _ = writer.string(name),
             // With results, every kind.
-            Self::Domains => _ = writer.u32(1).u32(0),
-            // All domains, every group of numbers that is cheap: state, balloon, vCPU.
-            Self::DomainStats => _ = writer.u32(0).u32(STATE | BALLOON | VCPU).u32(0),
+            Self::Domains | Self::Pools => _ = writer.u32(1).u32(0),
             Self::Owner(uuid, mark) => {
                 let namespace = marks.get(*mark).map_or("", |mark| mark.namespace.as_str());
                 domain(*uuid).encode(writer);
                 writer.i32(METADATA_ELEMENT);
                 writer.optional_string(Some(namespace)).u32(0);
             }
-            Self::DomainXml(uuid) | Self::ManagedSave(uuid) => {
+            Self::DomainXml(uuid)
+            | Self::RunningSize(uuid)
+            | Self::HasManagedSave(uuid)
+            | Self::SavedSize(uuid)
+            | Self::Macs(uuid)
+            | Self::Disk(uuid, _) => {
                 domain(*uuid).encode(writer);
                 writer.u32(0);
             }
-            Self::Volumes(uuid) => {
-                pool(*uuid).encode(writer);
+            Self::DefinedSize(uuid) => {
+                domain(*uuid).encode(writer);
+                writer.u32(XML_INACTIVE);
+            }
+            Self::Snapshot(uuid, name) => {
+                writer.string(name);
+                domain(*uuid).encode(writer);
+                writer.u32(0);
+            }
+            Self::Volumes(uuid, name) => {
+                Object::StoragePool { name, uuid: *uuid }.encode(writer);
                 writer.u32(1).u32(0);
             }
             Self::SecretUsed(kind, usage) => _ = writer.i32(*kind).string(usage),
@@ -151,10 +209,9 @@ impl Question {
                 pool(*uuid).encode(writer);
                 writer.string(name);
             }
-            Self::VolumeXml(pool, name) => {
+            Self::VolumeInfo(pool, name) => {
                 let key = "";
                 Object::StorageVol { pool, name, key }.encode(writer);
-                writer.u32(0);
             }
             Self::Release(_, callback) => _ = writer.i32(*callback),
             // `VIR_DOMAIN_SAVE_IMAGE_XML_SECURE` is 1.
@@ -164,17 +221,28 @@ impl Question {
 
     /// What a good reply's payload is worth.
     pub(super) fn good(&self, payload: &[u8], marks: &[OwnerMark]) -> Answer {
-        let place = match self {
-            Self::Owner(_, place) => place,
-            Self::Domains => return self.read(payload).map_or(Answer::Failed, all_domains),
-            _ => return Answer::Reply(payload.to_vec()),
+        let text = |field| self.read(payload).and_then(|reply| reply.text(field));
+        let told = match self {
+            Self::Owner(_, place) => text("metadata")
+                .zip(marks.get(*place))
+                .and_then(|(xml, mark)| guard::owner_in_metadata(xml, mark).ok())
+                .map(Answer::Owner),
+            Self::Domains => self.read(payload).map(all_domains),
+            Self::RunningSize(_) | Self::DefinedSize(_) | Self::SavedSize(_) => text("xml")
+                .and_then(|xml| definition::domain_size(xml).ok())
+                .map(Answer::Size),
+            Self::Snapshot(..) => text("xml")
+                .and_then(|xml| definition::reverted(xml).ok())
+                .map(Answer::Snapshot),
+            Self::Macs(_) => text("xml")
+                .and_then(|xml| definition::macs(xml).ok())
+                .map(Answer::Macs),
+            Self::Disk(_, target) => text("xml")
+                .and_then(|xml| definition::disk_source(xml, target).ok())
+                .map(Answer::Disk),
+            _ => Some(Answer::Reply(payload.to_vec())),
         };
-        let metadata = self.read(payload);
-        let metadata = metadata.as_ref().and_then(|reply| reply.text("metadata"));
-        let owner = metadata
-            .zip(marks.get(*place))
-            .and_then(|(xml, mark)| guard::owner_in_metadata(xml, mark).ok());
-        owner.map_or(Answer::Failed, Answer::Owner)
+        told.unwrap_or(Answer::Failed)
     }
 
     /// What an error reply's payload is worth.
@@ -208,16 +276,17 @@ impl Question {
 
 fn all_domains(list: Payload<'_>) -> Answer {
     let domains = list.objects().filter_map(|found| match found.object {
-        Object::Domain { name, uuid, .. } => Some((uuid, name.into())),
+        Object::Domain { name, uuid, id } => {
+            let (name, runs) = (name.into(), id >= 0);
+            Some((uuid, Listed { name, runs }))
+        }
         _ => None,
     });
     Answer::Domains(domains.collect())
 }
 
-/// `VIR_DOMAIN_STATS_STATE`, `_BALLOON`, `_VCPU`.
-const STATE: u32 = 1;
-const BALLOON: u32 = 4;
-const VCPU: u32 = 8;
+/// `VIR_DOMAIN_XML_INACTIVE`: as it is defined, not as it runs.
+const XML_INACTIVE: u32 = 2;
 
 /// Drivers find a domain by its UUID alone.
 fn domain(uuid: Uuid) -> Object<'static> {

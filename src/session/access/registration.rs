@@ -2,6 +2,7 @@
 
 use super::case::Follow;
 use super::question::{Answers, Question};
+use super::quota::Claimed;
 use super::stand_in::Texts;
 use super::task::{Held, Kind, Task};
 use super::watches::Change;
@@ -45,8 +46,9 @@ impl Access {
                     texts,
                     records: Vec::new(),
                     granted: None,
+                    claimed: Claimed::new(),
                 };
-                self.send(header, effect, passage, &[], line);
+                self.send(header, effect, passage, &[], None, line);
                 return Some(Verdict::Consumed);
             }
             Change::Release(watch, callback) => {
@@ -65,7 +67,7 @@ impl Access {
             Change::Deregister(watch) => What::Deregistered(watch),
         };
         _ = self.tasks.take_held(header.serial);
-        let note = self.note(Some(header), what);
+        let note = self.note(Some(header), what, None);
         line.relay(header, effect, Some(note));
         Some(Verdict::Relay(Peer::Upstream(line.upstream)))
     }

@@ -2,10 +2,11 @@
 
 use super::case::{self, Case, Follow, Form};
 use super::question::{Answer, Answers, Question};
+use super::quota::Claimed;
 use super::stand_in::Texts;
 use super::subject::{Asked, Resolved};
 use super::task::{Kind, ROUNDS, Task};
-use super::{Access, Line, Note, NoteId, What};
+use super::{Access, Line, Note, NoteId, Outcome, What};
 use crate::policy::access::{Permission, Ruling};
 use crate::protocol::fault::Fault;
 use crate::protocol::frame::Frame;
@@ -18,7 +19,7 @@ use crate::session::calls::Effect;
 use crate::session::{Peer, Verdict};
 
 /// What becomes of a reply.
-enum Fate {
+pub(super) enum Fate {
     /// It goes on as it is.
     Same,
     /// This goes on in its place.
@@ -43,8 +44,12 @@ impl Access {
         let Note {
             original,
             since,
+            turn,
             what,
         } = note;
+        if let Some(turn) = turn {
+            line.give_back(turn, true);
+        }
         let (header, payload) = (frame.header, frame.arguments());
         let good = header.status == Status::OK;
         match (what, original) {
@@ -164,8 +169,9 @@ impl Access {
                     texts,
                     records: Vec::new(),
                     granted: None,
+                    claimed: Claimed::new(),
                 };
-                self.send(original, Effect::None, passage, &[], line);
+                self.send(original, Effect::None, passage, &[], None, line);
             }
             Fate::Ask(asked) => {
                 let kind = Kind::Reply {
@@ -185,50 +191,64 @@ impl Access {
 
     /// The answers are there.
     pub(super) fn resume(&mut self, task: Task, line: &mut Line<'_>) {
+        if let Kind::Call(effect) = task.kind {
+            self.resume_call(effect, task, line);
+            return;
+        }
         let Task {
             kind,
             header,
             payload,
             answers,
-            rounds,
             ..
         } = task;
         match kind {
-            Kind::Held => {}
+            Kind::Held | Kind::Call(_) => {}
             Kind::Event => self.resume_events(answers, line),
-            Kind::Call(effect) => self.resume_call(header, effect, payload, answers, rounds, line),
             reply @ Kind::Reply { .. } => {
                 _ = self.finish(reply, header, &payload, answers, false, line);
             }
         }
     }
 
-    fn resume_call(
-        &mut self,
-        header: Header,
-        effect: Effect,
-        payload: Vec<u8>,
-        answers: Answers,
-        rounds: u8,
-        line: &mut Line<'_>,
-    ) {
-        use super::Outcome;
+    fn resume_call(&mut self, effect: Effect, task: Task, line: &mut Line<'_>) {
+        if task.late {
+            self.refuse_late(&task, line);
+            return;
+        }
+        let Task {
+            header,
+            payload,
+            answers,
+            rounds,
+            turn,
+            ..
+        } = task;
         let row = table::lookup(header.program, header.procedure);
-        let outcome = row.and_then(|row| self.judge(header.program, row, &payload, &answers));
+        let outcome =
+            row.and_then(|row| self.judge(header.program, row, &payload, &answers, turn.as_ref()));
         match outcome {
-            None => self.refuse_unreadable(header, line),
-            Some(Outcome::Refuse(refusal)) => self.refuse(header, refusal, line),
+            None => {
+                line.release(turn);
+                self.refuse_unreadable(header, line);
+            }
+            Some(Outcome::Refuse(refusal)) => {
+                line.release(turn);
+                self.refuse(header, refusal, line);
+            }
             Some(Outcome::Pass(passage)) => {
                 self.record(header, &passage.records, line);
-                self.send(header, effect, passage, &payload, line);
+                self.send(header, effect, passage, &payload, turn, line);
             }
-            Some(Outcome::Ask(_)) if rounds >= ROUNDS => {
+            Some(Outcome::Ask(_) | Outcome::Await(_)) if rounds >= ROUNDS => {
+                line.release(turn);
                 self.refuse_undecided(header, line);
             }
-            Some(Outcome::Ask(questions)) => {
-                let mut task = Task::new(Kind::Call(effect), header, &payload, answers, line.now);
+            Some(outcome @ (Outcome::Ask(_) | Outcome::Await(_))) => {
+                let task = Task::new(Kind::Call(effect), header, &payload, answers, line.now);
+                let mut task = task.with_turn(turn);
                 task.rounds = rounds;
-                self.start(task, questions, line);
+                self.put_off(task, outcome, line);
             }
         }
     }
@@ -264,6 +284,7 @@ impl Access {
             Follow::Filter { permission, form } if good => {
                 self.filter(*permission, form, row, payload, answers)
             }
+            Follow::Leases { count } if good => self.leases(*count, row, payload, answers),
             Follow::Check if good => {
                 self.check_found(original, arguments, row, payload, answers, line)
             }
@@ -374,6 +395,7 @@ impl Access {
                 args,
                 view: self.view(&empty),
                 stand_in: &self.stand_in,
+                turn: None,
             };
             case.look_up_stand_in()
         });
@@ -424,7 +446,7 @@ impl Access {
 }
 
 /// A reply that cannot be judged is not passed on.
-fn internal() -> Fate {
+pub(super) fn internal() -> Fate {
     let mut bytes = Vec::new();
     Fault::undecided().encode(&mut Writer::new(&mut bytes));
     Fate::Other(Status::ERROR, bytes)

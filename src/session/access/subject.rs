@@ -260,8 +260,8 @@ impl<'a> View<'a> {
         let Answer::Domains(domains) = answer else {
             return Fact::Failed;
         };
-        let name = domains.get(&uuid);
-        name.map_or(Fact::Absent, |name| Fact::Is(name))
+        let listed = domains.get(&uuid);
+        listed.map_or(Fact::Absent, |listed| Fact::Is(&listed.name))
     }
 
     /// The owner of a domain by the first mark that has one.
@@ -340,11 +340,11 @@ impl<'a> View<'a> {
                 Fact::Pending
             }
             Some(Answer::Absent) => Fact::Absent,
-            Some(Answer::Failed | Answer::Owner(_) | Answer::Domains(_)) => Fact::Failed,
             Some(Answer::Reply(reply)) => question
                 .read(reply)
                 .and_then(|payload| payload.objects().next())
                 .map_or(Fact::Failed, |found| Fact::Is(found.object)),
+            Some(_) => Fact::Failed,
         }
     }
 

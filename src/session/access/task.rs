@@ -1,11 +1,13 @@
 //! Calls, replies and events that wait until the daemon has answered what must be known.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::case::Follow;
 use super::knowledge::Since;
 use super::question::{Answer, Answers, Question};
+use super::quota::{Claims, Turn, TurnId};
 use super::stand_in::Texts;
 use crate::protocol::header::{Header, Procedure, Serial};
 use crate::session::calls::Effect;
@@ -17,15 +19,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Tasks of one connection; the next call waits in the client's socket.
 const TASKS: usize = 64;
 
-/// Bytes that tasks may keep of more than one frame.
+/// Bytes that tasks, or events that wait, may keep of more than one frame.
 const BYTES: usize = 1 << 20;
 
 /// Events that may wait behind one that is not decided. What comes beyond is lost to the client, as
 /// it is when a daemon's own queue overflows.
 const EVENTS: usize = 1024;
 
-/// Times that one task may ask: a name, its owner, what a path leads to, and its owner.
-pub(super) const ROUNDS: u8 = 8;
+/// Times that one task may ask: a name, its owner, what a path leads to, and its owner; then, when its
+/// turn to be counted has come, all of it anew, what there is, to whom it belongs, and how big it is.
+pub(super) const ROUNDS: u8 = 16;
 
 /// Something that waits.
 #[derive(Debug)]
@@ -37,6 +40,12 @@ pub(super) struct Task {
     pub(super) payload: Vec<u8>,
     pub(super) answers: Answers,
     pub(super) rounds: u8,
+    /// Its turn to be counted, if it has it.
+    pub(super) turn: Option<Turn>,
+    /// The turn that it waits for.
+    pub(super) awaits: Option<TurnId>,
+    /// Its turn did not come in time, or its time for it is over.
+    pub(super) late: bool,
     pending: HashSet<Question>,
     deadline: Instant,
 }
@@ -77,13 +86,31 @@ impl Task {
             payload: payload.to_vec(),
             answers,
             rounds: 0,
+            turn: None,
+            awaits: None,
+            late: false,
             pending: HashSet::new(),
             deadline: now + PATIENCE,
         }
     }
 
     pub(super) fn is_waiting(&self) -> bool {
-        !self.pending.is_empty()
+        !self.late && (!self.pending.is_empty() || self.awaits.is_some())
+    }
+
+    /// The same with its turn, which is not to last longer than that.
+    pub(super) fn with_turn(self, turn: Option<Turn>) -> Self {
+        let until = turn.as_ref().map_or(self.deadline, |turn| turn.until);
+        Self {
+            deadline: self.deadline.min(until),
+            turn,
+            ..self
+        }
+    }
+
+    /// The turn that it has or awaits.
+    pub(super) fn turn_id(&self) -> Option<TurnId> {
+        self.awaits.or(self.turn.as_ref().map(|turn| turn.id))
     }
 
     /// The client's call that waits for this.
@@ -97,11 +124,16 @@ impl Task {
     }
 
     fn fail(&mut self) {
+        self.late = self.turn_id().is_some();
         for question in self.pending.drain() {
             self.answers.insert(question, Answer::Failed);
         }
     }
 }
+
+/// No task awaits that turn.
+#[derive(Debug)]
+pub(super) struct NoTask;
 
 /// All that waits on one connection.
 #[derive(Debug, Default)]
@@ -111,6 +143,8 @@ pub(super) struct Tasks {
     bytes: usize,
     /// Events in order; a task decides on the first of them.
     pub(super) events: VecDeque<Event>,
+    /// Bytes of their payloads.
+    event_bytes: usize,
 }
 
 /// An event that waits.
@@ -170,6 +204,30 @@ impl Tasks {
         }
     }
 
+    /// A turn has come. Returns the task that awaits it, unless its frame waits in the inbox; an
+    /// error if none does any more. What it was told before its turn may be old by now.
+    pub(super) fn acquired(
+        &mut self,
+        id: TurnId,
+        others: Vec<(Arc<str>, Claims)>,
+        now: Instant,
+    ) -> Result<Option<Task>, NoTask> {
+        let mut tasks = self.tasks.iter_mut();
+        let (place, task) = tasks
+            .find(|(_, task)| task.awaits == Some(id) && !task.late)
+            .ok_or(NoTask)?;
+        let until = now + PATIENCE;
+        task.awaits = None;
+        task.answers.clear();
+        task.deadline = until;
+        task.turn = Some(Turn { id, others, until });
+        let place = *place;
+        if matches!(task.kind, Kind::Held) {
+            return Ok(None);
+        }
+        Ok(self.remove(place))
+    }
+
     /// The task of a call whose frame waits in the inbox, if it waits no more.
     pub(super) fn take_held(&mut self, serial: Serial) -> Held {
         let held = self
@@ -179,7 +237,9 @@ impl Tasks {
         match held.map(|(id, task)| (*id, task.is_waiting())) {
             None => Held::New,
             Some((_, true)) => Held::Waiting,
-            Some((id, false)) => self.remove(id).map_or(Held::New, Held::Ready),
+            Some((id, false)) => self
+                .remove(id)
+                .map_or(Held::New, |task| Held::Ready(Box::new(task))),
         }
     }
 
@@ -197,46 +257,66 @@ impl Tasks {
         self.tasks.values().map(|task| task.deadline).min()
     }
 
-    /// Tasks whose time is over, with what was not answered as not known.
-    pub(super) fn overdue(&mut self, now: Instant) -> Vec<Task> {
+    /// Tasks whose time is over, with what was not answered as not known; and the turns that end
+    /// with that, although the tasks stay.
+    pub(super) fn overdue(&mut self, now: Instant) -> (Vec<Task>, Vec<TurnId>) {
         let ids: Vec<u32> = self
             .tasks
             .iter()
             .filter(|(_, task)| task.deadline <= now)
             .map(|(id, _)| *id)
             .collect();
-        let mut overdue = Vec::new();
+        let (mut overdue, mut turns) = (Vec::new(), Vec::new());
         for id in ids {
             if let Some(task) = self.tasks.get_mut(&id) {
                 // Nobody has asked for its answers for as long: its frame is gone.
                 let is_left = matches!(task.kind, Kind::Held) && !task.is_waiting();
                 if is_left {
+                    turns.extend(task.turn_id());
                     self.remove(id);
                     continue;
                 }
                 task.fail();
                 task.deadline = now + PATIENCE;
                 if matches!(task.kind, Kind::Held) {
+                    turns.extend(task.turn_id());
                     continue;
                 }
             }
             overdue.extend(self.remove(id));
         }
-        overdue
+        (overdue, turns)
     }
 
-    /// Forgets everything; returns the client's calls that nobody answers now.
-    pub(super) fn abandon(&mut self) -> Vec<Header> {
+    /// Forgets everything; returns the client's calls that nobody answers now, and the turns that
+    /// tasks had or awaited.
+    pub(super) fn abandon(&mut self) -> (Vec<Header>, Vec<TurnId>) {
         self.events.clear();
-        self.bytes = 0;
+        (self.bytes, self.event_bytes) = (0, 0);
         let tasks = std::mem::take(&mut self.tasks);
-        tasks.values().filter_map(Task::call).collect()
+        let turns = tasks.values().filter_map(Task::turn_id).collect();
+        (tasks.values().filter_map(Task::call).collect(), turns)
+    }
+
+    /// The first of the events that wait.
+    pub(super) fn next_event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        self.event_bytes -= event.payload.len();
+        Some(event)
+    }
+
+    /// The first of the events must wait further.
+    pub(super) fn put_event_back(&mut self, event: Event) {
+        self.event_bytes += event.payload.len();
+        self.events.push_front(event);
     }
 
     /// An event waits behind others. `false` if there are too many.
     pub(super) fn queue(&mut self, header: Header, payload: &[u8], answers: Answers) -> bool {
-        let fits = self.events.len() < EVENTS;
+        let bytes = self.event_bytes + payload.len();
+        let fits = self.events.len() < EVENTS && (self.events.is_empty() || bytes <= BYTES);
         if fits {
+            self.event_bytes = bytes;
             self.events.push_back(Event {
                 header,
                 payload: payload.to_vec(),
@@ -255,5 +335,5 @@ pub(super) enum Held {
     /// The answers are not there yet.
     Waiting,
     /// They are.
-    Ready(Task),
+    Ready(Box<Task>),
 }

@@ -1,6 +1,7 @@
 //! Under access rules: what a tenant may do and see, and what the proxy asks to know it.
 
 mod attacks;
+mod references;
 
 use super::*;
 use crate::policy::{self, access::Table};

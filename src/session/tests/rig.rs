@@ -77,7 +77,7 @@ pub(super) struct Rig {
     pub(super) inbox: VecDeque<Msg>,
     pub(super) dialled: BTreeMap<u32, Dialled>,
     pub(super) ends: Vec<End>,
-    /// What the session asked of the world outside, to prove who the client is.
+    /// What the session asked of the world outside: who the client is, turns, records.
     pub(super) asked: VecDeque<Action>,
 }
 
@@ -250,6 +250,9 @@ impl Rig {
                 | Action::Secure
                 | Action::Authenticated
                 | Action::AuthenticationFailed(_)
+                | Action::Acquire { .. }
+                | Action::Claim { .. }
+                | Action::Release { .. }
                 | Action::Audit(_)) => self.asked.push_back(ask),
                 Action::Close => self.ends.push(End::Close),
                 Action::Abort => self.ends.push(End::Abort),

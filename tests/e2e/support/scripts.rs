@@ -23,6 +23,7 @@ script!(CONSOLE, "console.py");
 script!(DEFINITIONS, "definitions.py");
 script!(DESCRIPTORS, "descriptors.py");
 script!(EVENTS, "events.py");
+script!(FILL, "fill.py");
 script!(HALTED_DOWNLOADS, "halted_downloads.py");
 script!(LISTS, "lists.py");
 script!(OUTSTANDING, "outstanding.py");

@@ -79,6 +79,11 @@ impl Table {
     fn gate_of(&self, program: Program, procedure: Procedure, needs: &Needs) -> Gate {
         let has_content = guard::has_content(program, procedure);
         let mut judge = needs.classes.iter().any(|class| !self.sees_all(*class));
+        judge |= has_content && self.asks_of_references();
+        if (program, procedure) == (Program::REMOTE, table::remote::NETWORK_GET_DHCP_LEASES) {
+            // Leases are of domains, although they name none.
+            judge |= !self.sees_all(Class::Domain);
+        }
         for need in &needs.permissions {
             let permission = need.permission;
             match self.verdict(permission) {
@@ -110,7 +115,7 @@ impl Table {
                 _ => false,
             },
             Class::StorageVol => {
-                matches!(permission.action(), "create" | "resize" | "format")
+                matches!(permission.action(), "create" | "resize" | "data_write")
                     && !quota.volumes.is_empty()
             }
             _ => false,

@@ -327,3 +327,28 @@ fn the_name_beside_an_allowed_uuid_is_made_true_for_drivers_that_go_by_it() {
     let expected = on(remote::STORAGE_POOL_DESTROY, 2, pool("acme"));
     assert_eq!(rig.daemon_gets(), expected);
 }
+
+#[test]
+fn events_that_wait_keep_bounded_memory() {
+    let mut rig = under(OWNED);
+    let changed = message(
+        Program::REMOTE,
+        remote::DOMAIN_EVENT_CALLBACK_METADATA_CHANGE,
+    );
+    let uri = "x".repeat(300_000);
+    let changed = Msg::new(changed.header, |writer| {
+        writer.i32(5);
+        domain("web", 1).encode(writer);
+        writer.i32(2).optional_string(Some(&uri));
+    });
+    for _ in 0..50 {
+        rig.daemon_sends(&changed);
+    }
+    rig.daemon_promises_events();
+    let mut told = 0;
+    while let Some(question) = rig.dialled().inbox.pop_front() {
+        rig.daemon_sends(&owner(&question, "acme"));
+        told += rig.inbox.drain(..).count();
+    }
+    assert!((1..10).contains(&told), "{told}");
+}
