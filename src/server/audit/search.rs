@@ -14,14 +14,18 @@ use super::log::TARGET;
 /// Bytes of a line that is looked at; the proxy writes none so long.
 const MAX_LINE: u64 = 64 * 1024;
 
-/// Whether a text looks like the id of a refusal: `1f2e3d4c-5-1`.
+/// Whether a text looks like the id of a refusal: `1f2e3d4c-5-1`, or `1f2e3d4c-5-h1` of one that the
+/// client is not told of.
 #[must_use]
 pub fn is_id(text: &str) -> bool {
     let is_hex = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_hexdigit());
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     match text.split('-').collect::<Vec<_>>()[..] {
         [process, connection, number] => {
-            process.len() == 8 && is_hex(process) && is_hex(connection) && is_number(number)
+            process.len() == 8
+                && is_hex(process)
+                && is_hex(connection)
+                && is_number(number.strip_prefix('h').unwrap_or(number))
         }
         _ => false,
     }
@@ -162,7 +166,7 @@ mod tests {
 
     #[test]
     fn ids_are_told_from_everything_else() {
-        for id in ["1f2e3d4c-5-1", "00000000-0-12", "ffffffff-1a2b-3"] {
+        for id in ["1f2e3d4c-5-1", "00000000-0-12", "ffffffff-1a2b-h3"] {
             assert!(is_id(id), "{id}");
         }
         for other in [

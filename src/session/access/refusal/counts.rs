@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Record;
+use super::{Record, Verdict};
 use crate::session::Action;
 
 /// Refusals of one connection that are told apart. Those beyond are counted together, so that a
@@ -15,24 +15,19 @@ const TOLD_APART: usize = 64;
 /// After this time the refusals so far may make room for others.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
-/// The refusals of one connection.
+/// The refusals of one connection. What the client is told of and what it is not are counted apart:
+/// from the ids that it sees, it must not learn how much was hidden from it.
 #[derive(Debug)]
 pub(in crate::session::access) struct Refusals {
-    /// What ids begin with.
-    prefix: Arc<str>,
-    next: u64,
-    seen: HashMap<u64, Record>,
-    /// When the first of those seen came.
-    since: Option<Instant>,
+    told: Counts,
+    untold: Counts,
 }
 
 impl Refusals {
     pub(in crate::session::access) fn new(prefix: &Arc<str>) -> Self {
         Self {
-            prefix: Arc::clone(prefix),
-            next: 1,
-            seen: HashMap::new(),
-            since: None,
+            told: Counts::new(format!("{prefix}-")),
+            untold: Counts::new(format!("{prefix}-h")),
         }
     }
 
@@ -44,6 +39,41 @@ impl Refusals {
         now: Instant,
         actions: &mut VecDeque<Action>,
     ) -> Arc<str> {
+        let counts = match record.verdict {
+            Verdict::Refused => &mut self.told,
+            Verdict::Allowed | Verdict::Hidden | Verdict::Shadow => &mut self.untold,
+        };
+        counts.count(record, now, actions)
+    }
+
+    /// Forgets all refusals, and records the counts that are not recorded yet.
+    pub(super) fn finish(&mut self) -> impl Iterator<Item = Action> {
+        self.told.finish().chain(self.untold.finish())
+    }
+}
+
+/// Refusals that are told apart.
+#[derive(Debug)]
+struct Counts {
+    /// What ids begin with.
+    prefix: String,
+    next: u64,
+    seen: HashMap<u64, Record>,
+    /// When the first of those seen came.
+    since: Option<Instant>,
+}
+
+impl Counts {
+    fn new(prefix: String) -> Self {
+        Self {
+            prefix,
+            next: 1,
+            seen: HashMap::new(),
+            since: None,
+        }
+    }
+
+    fn count(&mut self, record: Record, now: Instant, actions: &mut VecDeque<Action>) -> Arc<str> {
         let mut key = key(&record);
         let mut record = record;
         if self.seen.len() >= TOLD_APART && !self.seen.contains_key(&key) {
@@ -57,7 +87,7 @@ impl Refusals {
         self.since.get_or_insert(now);
         let (prefix, next) = (&self.prefix, &mut self.next);
         let seen = self.seen.entry(key).or_insert_with(|| {
-            record.id = format!("{prefix}-{next}").into();
+            record.id = format!("{prefix}{next}").into();
             record.count = 0;
             *next += 1;
             record
@@ -69,8 +99,7 @@ impl Refusals {
         Arc::clone(&seen.id)
     }
 
-    /// Forgets all refusals, and records the counts that are not recorded yet.
-    pub(super) fn finish(&mut self) -> impl Iterator<Item = Action> {
+    fn finish(&mut self) -> impl Iterator<Item = Action> + use<> {
         self.since = None;
         let seen = std::mem::take(&mut self.seen).into_values();
         seen.filter(|record| !record.count.is_power_of_two())
@@ -108,7 +137,6 @@ fn other(record: Record) -> Record {
 mod tests {
     use super::*;
     use crate::protocol::header::{Procedure, Program};
-    use crate::session::access::refusal::Verdict;
 
     fn record(object: &str) -> Record {
         Record {
@@ -167,6 +195,24 @@ mod tests {
         assert_eq!(told(&mut actions), []);
         // Ids are never used again.
         assert_eq!(&*refusals.count(record("a"), now, &mut actions), "p-3");
+    }
+
+    #[test]
+    fn what_is_hidden_leaves_no_trace_in_the_ids_that_the_client_sees() {
+        let (mut refusals, mut actions) = (Refusals::new(&"p".into()), VecDeque::new());
+        let now = Instant::now();
+        for number in 0..2 * TOLD_APART {
+            let hidden = Record {
+                verdict: Verdict::Hidden,
+                ..record(&number.to_string())
+            };
+            let id = refusals.count(hidden, now, &mut actions);
+            assert!(id.starts_with("p-h"), "{id}");
+        }
+        for (number, object) in (1..).zip(["a", "b"]) {
+            let id = refusals.count(record(object), now, &mut actions);
+            assert_eq!(&*id, format!("p-{number}"));
+        }
     }
 
     #[test]
