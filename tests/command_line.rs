@@ -187,7 +187,7 @@ access:
         (
             &["1f2e3d4c-5-1"],
             2,
-            "the id of a refusal says all of who".into(),
+            "the records of a refusal have them".into(),
         ),
     ] {
         let (found, shown) = explain(call);
@@ -202,7 +202,7 @@ access:
         &["explain", "-f", "routes.yaml", "domain:start", "x"],
     );
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("--uri is missing"));
+    assert!(text(&output.stderr).contains("--uri is needed"));
 }
 
 #[test]

@@ -379,4 +379,8 @@ fn the_readme_shows_a_policy_that_does_what_it_says() {
     assert_eq!(upstream(&remote("CN=ci,OU=Ops,O=Example")), "qemu");
     assert_eq!(upstream(&remote("CN=a.students.example,O=Example")), "lab");
     assert_eq!(upstream(&remote("CN=ci,O=Elsewhere")), "none");
+    // Its own tests say what students may do; a file that fails them does not load.
+    let spoiled = text.replace("web-1", "lab-8");
+    assert_ne!(spoiled, text);
+    assert!(policy::load("README.md", &spoiled, &|_| None).is_err());
 }
