@@ -123,7 +123,11 @@ fn each_verdict_is_given_with_its_reason() {
         "acme",
         "domain:migrate acme-1",
         Refused,
-        &["domain:migrate: refused by line 19", "=> refused"],
+        &[
+            "domain:migrate: refused by line 19",
+            "line 11 allows it, but deny wins",
+            "=> refused",
+        ],
     );
     expect(
         "acme",
@@ -131,6 +135,7 @@ fn each_verdict_is_given_with_its_reason() {
         Refused,
         &[
             "domain:core_dump: refused by line 20",
+            "line 11 allows it, but deny wins",
             "=> allowed in shadow: the refusal is recorded only",
         ],
     );

@@ -286,11 +286,7 @@ fn failure(found: &AccessExplanation) -> Problem {
             let why = why.unwrap_or_default();
             let problem = Problem::error("test", None, format!("this client cannot {call}{why}"));
             match deciding.and_then(|it| it.nearest.as_ref()) {
-                Some(near) => problem.help(format!(
-                    "the nearest rule is that of line {}, but {}",
-                    near.line,
-                    near.unmet.join("; ")
-                )),
+                Some(near) => problem.help(near.to_string()),
                 None => problem,
             }
         }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::ask::{Ask, What};
 use super::nearest::{Nearest, nearest};
 use crate::policy::access::rule::Rules;
-use crate::policy::access::{Needs, Permission, Reason, Ruling, Subject, Table};
+use crate::policy::access::{Needs, Permission, Ruling, Subject, Table};
 use crate::policy::facts::ClientFacts;
 use crate::policy::guard;
 use crate::policy::identity::IdentitySet;
@@ -63,7 +63,7 @@ pub struct PermissionVerdict {
     /// Attributes of the object that decide and were not said.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<&'static str>,
-    /// The rule that comes nearest to allowing it, where nothing does.
+    /// The rule that allows it, but for the denial, or comes nearest to that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nearest: Option<Nearest>,
 }
@@ -223,15 +223,13 @@ impl Explainer<'_> {
         if let Some(denial) = denial {
             verdict.verdict = Verdict::Refused;
             verdict.line = denial.rule.and_then(line);
-            if denial.reason == Reason::NotAllowed {
-                verdict.nearest = nearest(
-                    self.policy,
-                    self.rules,
-                    &self.identities,
-                    permission,
-                    &subject,
-                );
-            }
+            verdict.nearest = nearest(
+                self.policy,
+                self.rules,
+                &self.identities,
+                permission,
+                &subject,
+            );
         }
         verdict
     }
@@ -321,10 +319,14 @@ impl fmt::Display for PermissionVerdict {
             ),
             (Verdict::Allowed, Some(line)) => writeln!(f, ": allowed by line {line}"),
             (Verdict::Allowed, None) => writeln!(f, ": allowed"),
-            (Verdict::Refused, Some(line)) => writeln!(f, ": refused by line {line}"),
-            (Verdict::Refused, None) => {
-                writeln!(f, ": refused, no rule allows it")?;
-                self.nearest.iter().try_for_each(|near| near.fmt(f))
+            (Verdict::Refused, line) => {
+                match line {
+                    Some(line) => writeln!(f, ": refused by line {line}")?,
+                    None => writeln!(f, ": refused, no rule allows it")?,
+                }
+                self.nearest
+                    .iter()
+                    .try_for_each(|near| writeln!(f, "    {near}"))
             }
             (Verdict::Depends, _) => writeln!(
                 f,

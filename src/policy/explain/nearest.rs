@@ -11,23 +11,22 @@ use crate::policy::identity::IdentitySet;
 use crate::policy::model::Policy;
 use crate::policy::report::quoted;
 
-/// A rule that would allow something but for a few conditions.
+/// A rule that would allow something, but for a denial or a few conditions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Nearest {
     /// Line where it begins.
     pub line: usize,
-    /// Why it does not; never empty.
+    /// Why it does not; empty if only a denial is in the way.
     pub unmet: Vec<String>,
 }
 
 impl fmt::Display for Nearest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "    nearest is line {}, but {}",
-            self.line,
-            self.unmet.join("; ")
-        )
+        let line = self.line;
+        match self.unmet.as_slice() {
+            [] => write!(f, "line {line} allows it, but deny wins"),
+            unmet => write!(f, "nearest is line {line}, but {}", unmet.join("; ")),
+        }
     }
 }
 
