@@ -7,14 +7,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::content::{self, Named};
+use super::look_up::looks_up;
 use super::question::Question;
 use super::quota::{Claimed, Turn};
 use super::stand_in::{StandIn, Texts};
 use super::subject::{Asked, Resolved, View};
 use super::{Class, old_list::OldList};
-use crate::policy::access::{Allowed, Denial, Need, Permission, RuleId, Ruling, Subject, needs};
-use crate::policy::guard;
+use crate::policy::access::{Denial, Permission, RuleId, Ruling, Subject, needs};
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::{Object, Uuid};
 use crate::protocol::payload::{self, Found, Payload};
@@ -130,7 +129,7 @@ pub(super) struct Progress<'a> {
     /// Classes of which an object was replaced.
     pub(super) replaced: Vec<Class>,
     pub(super) records: Vec<Refusal>,
-    granted: Option<Granted>,
+    pub(super) granted: Option<Granted>,
     claimed: Claimed,
     /// The domain that the call acts on.
     pub(super) domain: Option<Uuid>,
@@ -255,279 +254,6 @@ impl<'a> Case<'a> {
         !matches!(self.view.table.settle(getattr, &parent), Ruling::Allow(_))
     }
 
-    /// A look-up by a name alone that no rule lets the client see, whatever else the object may be.
-    fn hide_by_name(&self, acted: &[Acted<'a>], progress: &mut Progress<'a>) -> Option<Passage> {
-        let subject = self.looked_up(acted)?;
-        let Ruling::Deny(denial) = self.view.table.visible(&subject) else {
-            return None;
-        };
-        progress.records.push(hidden(&subject, Some(denial)));
-        // A pool or network that is hidden itself has its stand-in already.
-        self.look_for_none(&mut progress.edits, &mut progress.texts)?;
-        Some(self.passage(Follow::Learn, progress))
-    }
-
-    /// What a look-up says of the object that it looks for.
-    fn looked_up(&self, acted: &[Acted<'a>]) -> Option<Subject<'a>> {
-        let class = looks_up(self.row)?;
-        let of = |class| acted.iter().find(|act| act.subject.class == class);
-        let mut subject = Subject::of(class);
-        subject.uuid = self.args.uuid("uuid");
-        match class {
-            Class::StorageVol => {
-                let pool = of(Class::StoragePool);
-                subject.pool = pool.and_then(|act| act.subject.name);
-                subject.name = self.args.text("name");
-            }
-            Class::NetworkPort => {
-                subject.network = of(Class::Network).and_then(|act| act.subject.name);
-            }
-            Class::Secret => {
-                subject.usage = self.args.text("usageID");
-                let kind = self.args.word("usageType").map(u64::cast_signed);
-                subject.usage_type = kind.and_then(|kind| kind.try_into().ok());
-            }
-            _ => {
-                subject.name = self.args.text("name");
-                subject.mac = self.args.text("mac");
-            }
-        }
-        Some(subject)
-    }
-
-    /// The arguments of this look-up with all that it looks for replaced.
-    pub(super) fn look_up_stand_in(&self) -> Option<(Vec<u8>, Texts)> {
-        let (mut edits, mut texts) = (Vec::new(), Texts::new());
-        self.look_for_none(&mut edits, &mut texts)?;
-        Some((splice(self.args.bytes(), &edits), texts))
-    }
-
-    /// Replaces all that this look-up looks for.
-    fn look_for_none(
-        &self,
-        edits: &mut Vec<(Range<usize>, Vec<u8>)>,
-        texts: &mut Texts,
-    ) -> Option<()> {
-        for field in self.row.args {
-            let name = field.name;
-            let range = self.args.range(name)?;
-            if edits.iter().any(|(edited, _)| *edited == range) {
-                continue;
-            }
-            let bytes = match name {
-                "path" => {
-                    let path = self.stand_in.path(self.args.text(name)?, texts);
-                    xdr(|writer| _ = writer.string(&path))
-                }
-                "name" | "key" | "usageID" | "wwnn" | "wwpn" => {
-                    let text = self.stand_in.text(self.args.text(name)?, texts);
-                    xdr(|writer| _ = writer.string(&text))
-                }
-                "mac" => {
-                    let mac = self.stand_in.mac(self.args.text(name)?, texts);
-                    xdr(|writer| _ = writer.string(&mac))
-                }
-                "uuid" => {
-                    let uuid = self.args.uuid(name)?;
-                    self.stand_in.uuid(uuid, texts).0.to_vec()
-                }
-                "id" => {
-                    let id = i32::try_from(self.args.word(name)?.cast_signed()).ok()?;
-                    self.stand_in.id(id, texts).to_be_bytes().to_vec()
-                }
-                // A pool is looked up by one of its volumes.
-                "vol" => {
-                    let found = self.args.objects().next()?;
-                    self.stand_in.object(&found.object, true, texts)
-                }
-                _ => continue,
-            };
-            edits.push((range, bytes));
-        }
-        Some(())
-    }
-
-    /// Every permission on every object that it is needed on.
-    fn check_needs(
-        &self,
-        acted: &[Acted<'a>],
-        named: &[Named],
-        progress: &mut Progress<'a>,
-    ) -> Result<(), Stop> {
-        let needs = needs(self.program, self.row.number);
-        for need in needs.iter().flat_map(|needs| &needs.permissions) {
-            if !self.applies(need) {
-                continue;
-            }
-            let class = need.permission.class();
-            if is_clone(self.program, self.row) && class == Class::StorageVol {
-                self.check_clone(acted, progress)?;
-            }
-            let subjects = self.subjects(class, acted, named, progress)?;
-            for subject in &subjects {
-                self.check_need(need.permission, subject, progress)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What a permission of a class is needed on.
-    fn subjects<'s>(
-        &'s self,
-        class: Class,
-        acted: &[Acted<'a>],
-        named: &'s [Named],
-        progress: &mut Progress<'a>,
-    ) -> Result<Vec<Subject<'s>>, Stop> {
-        if class == Class::Connect {
-            return Ok(vec![Subject::of(class)]);
-        }
-        let mut subjects = Vec::new();
-        if !is_clone(self.program, self.row) {
-            let of_class = acted.iter().filter(|act| act.subject.class == class);
-            subjects.extend(of_class.map(|act| act.subject));
-        }
-        let lies_in = match class {
-            Class::StorageVol => Class::StoragePool,
-            Class::NetworkPort => Class::Network,
-            other => other,
-        };
-        let is_absent = |class| progress.replaced.contains(&class);
-        if subjects.is_empty() && (is_absent(class) || is_absent(lies_in)) {
-            // It does not exist, or what it would be in.
-            return Ok(subjects);
-        }
-        for named in named.iter().filter(|named| named.class == class) {
-            subjects.push(content::subject(named));
-            for question in content::existing(&self.view, named, acted) {
-                match self.view.existing(class, question, &mut progress.asked) {
-                    Resolved::Subject(subject) => subjects.push(subject),
-                    Resolved::Absent => {}
-                    Resolved::Pending => return Err(Stop::Ask),
-                }
-            }
-        }
-        if subjects.is_empty() && looks_up(self.row) != Some(class) {
-            // It acts on something that cannot be told: only who may do it to all may.
-            subjects.push(Subject::of(class));
-        }
-        Ok(subjects)
-    }
-
-    /// What is copied is read.
-    fn check_clone(&self, acted: &[Acted<'a>], progress: &mut Progress<'a>) -> Result<(), Stop> {
-        let Some(read) = Permission::find(Class::StorageVol, "data_read") else {
-            return Ok(());
-        };
-        let sources = acted.iter().map(|act| &act.subject);
-        for source in sources.filter(|subject| subject.class == Class::StorageVol) {
-            self.check_need(read, source, progress)?;
-        }
-        Ok(())
-    }
-
-    /// The condition of a need on the call's arguments holds. An argument that is not there leaves
-    /// the need standing.
-    fn applies(&self, need: &Need) -> bool {
-        need.condition.is_none_or(|condition| {
-            let word = self.args.word(condition.field);
-            word.is_none_or(|word| {
-                let [.., a, b, c, d] = word.to_be_bytes();
-                u32::from_be_bytes([a, b, c, d]) & condition.mask == condition.value
-            })
-        })
-    }
-
-    fn check_need(
-        &self,
-        permission: Permission,
-        subject: &Subject<'_>,
-        progress: &mut Progress<'a>,
-    ) -> Result<(), Stop> {
-        let allowed = match self.view.table.settle(permission, subject) {
-            Ruling::Allow(allowed) => allowed,
-            Ruling::Deny(denial) => {
-                let reason = format!("{permission} is not allowed");
-                return Err(refuse(Some(permission), subject, Some(denial), reason));
-            }
-            Ruling::Unknown => {
-                let reason = format!("{permission} cannot be decided on what the call names");
-                return Err(refuse(Some(permission), subject, None, reason));
-            }
-        };
-        if let Some(shadow) = allowed.shadow {
-            let reason = format!("{permission} would not be allowed");
-            let refusal = refusal(Some(permission), subject, Some(shadow), reason);
-            progress.records.push(refusal);
-        }
-        let rule = self.check_guards(permission, subject, &allowed, progress)?;
-        if guard::has_content(self.program, self.row.number) {
-            self.check_references(permission, rule, progress)?;
-        }
-        if progress.granted.is_none() && self.view.table.records(permission) {
-            progress.granted = Some(granted(permission, subject, rule));
-        }
-        Ok(())
-    }
-
-    /// One of the rules that grant the permission must find its guards kept. Returns the rule that
-    /// counts.
-    fn check_guards(
-        &self,
-        permission: Permission,
-        subject: &Subject<'_>,
-        allowed: &Allowed,
-        progress: &mut Progress<'a>,
-    ) -> Result<Option<RuleId>, Stop> {
-        let mut broken = None;
-        for id in &allowed.guarded {
-            let Some(rule) = self.view.table.rule(*id) else {
-                continue;
-            };
-            let Some(guards) = rule.guards else {
-                return Ok(Some(*id));
-            };
-            match self.check_content(guards, progress)? {
-                Ok(()) => return Ok(Some(*id)),
-                Err(reason) => {
-                    let denial = Denial::of_guards(*id, permission, rule.shadow);
-                    let refusal = refusal(Some(permission), subject, Some(denial), reason);
-                    if rule.shadow {
-                        progress.records.push(refusal);
-                        return Ok(Some(*id));
-                    }
-                    broken = Some(refusal);
-                }
-            }
-        }
-        match broken {
-            None => Ok(allowed.rule),
-            Some(refusal) => Err(Stop::Refuse(Box::new(refusal))),
-        }
-    }
-
-    /// The guards of the rules that grant the permission on some object, which is not known yet.
-    pub(super) fn check_guards_of_any(
-        &self,
-        permission: Permission,
-        progress: &mut Progress<'a>,
-    ) -> Result<(), Stop> {
-        let mut broken = None;
-        for rule in self.view.table.grants(permission) {
-            let Some(guards) = rule.guards.filter(|_| !rule.shadow) else {
-                return Ok(());
-            };
-            match self.check_content(guards, progress)? {
-                Ok(()) => return Ok(()),
-                Err(reason) => broken = Some(reason),
-            }
-        }
-        let subject = Subject::of(permission.class());
-        broken.map_or(Ok(()), |reason| {
-            Err(refuse(Some(permission), &subject, None, reason))
-        })
-    }
-
     /// A name that the client wrote and that is not the object's own is corrected, so that no
     /// driver can find another object by it than the one that was judged.
     fn correct_name(&self, act: &Acted<'a>, progress: &mut Progress<'a>) {
@@ -612,7 +338,7 @@ impl<'a> Case<'a> {
         count
     }
 
-    fn passage(&self, follow: Follow, progress: &mut Progress<'a>) -> Passage {
+    pub(super) fn passage(&self, follow: Follow, progress: &mut Progress<'a>) -> Passage {
         let mut edits = std::mem::take(&mut progress.edits);
         edits.sort_by_key(|(range, _)| range.start);
         Passage {
@@ -695,7 +421,7 @@ pub(super) fn hidden(subject: &Subject<'_>, denial: Option<Denial>) -> Refusal {
     refusal(Some(getattr), subject, denial, String::new())
 }
 
-fn splice(bytes: &[u8], edits: &[(Range<usize>, Vec<u8>)]) -> Vec<u8> {
+pub(super) fn splice(bytes: &[u8], edits: &[(Range<usize>, Vec<u8>)]) -> Vec<u8> {
     let edits: Vec<_> = edits
         .iter()
         .map(|(range, bytes)| (range.clone(), bytes.as_slice()))
@@ -709,16 +435,6 @@ pub(super) fn xdr(write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
     bytes
 }
 
-/// The class that a procedure looks for: it needs to see one object, which it finds by what the
-/// arguments say of it.
-fn looks_up(row: &ProcedureInfo) -> Option<Class> {
-    let [rule] = row.acl else {
-        return None;
-    };
-    let class = Class::from_name(rule.object)?;
-    (rule.action == "getattr" && class != Class::Connect).then_some(class)
-}
-
 /// A call that asks for events: what it may name is judged with each event.
 fn is_registration(row: &ProcedureInfo) -> bool {
     row.filter.is_some() && row.name.contains("EVENT") && row.name.contains("REGISTER")
@@ -727,9 +443,4 @@ fn is_registration(row: &ProcedureInfo) -> bool {
 /// The call that tells the leases of a network.
 fn is_leases(program: Program, row: &ProcedureInfo) -> bool {
     (program, row.number) == (Program::REMOTE, remote::NETWORK_GET_DHCP_LEASES)
-}
-
-/// The call that copies a volume.
-fn is_clone(program: Program, row: &ProcedureInfo) -> bool {
-    (program, row.number) == (Program::REMOTE, remote::STORAGE_VOL_CREATE_XML_FROM)
 }

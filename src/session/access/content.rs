@@ -56,27 +56,6 @@ pub(super) fn existing(view: &View<'_>, named: &Named, acted: &[Acted<'_>]) -> V
     questions
 }
 
-/// What the rules look at of an object that content names.
-pub(super) fn subject(named: &Named) -> Subject<'_> {
-    Subject {
-        class: named.class,
-        name: named.name.as_deref(),
-        uuid: named.uuid,
-        owner: match &named.owner {
-            NamedOwner::Unknown | NamedOwner::AsBefore => Owner::Unknown,
-            NamedOwner::None => Owner::None,
-            NamedOwner::Is(owner) => Owner::Is(owner),
-        },
-        pool: named.pool.as_deref(),
-        key: None,
-        mac: named.mac.as_deref(),
-        network: named.network.as_deref(),
-        filter: named.filter.as_deref(),
-        usage_type: named.usage_type,
-        usage: named.usage.as_deref(),
-    }
-}
-
 impl<'a> Case<'a> {
     /// Whether everything that the call carries keeps to the guards; else what does not.
     pub(super) fn check_content(
@@ -128,7 +107,7 @@ impl<'a> Case<'a> {
             };
             let domain = guard::domain_named(xml, marks);
             let domain = domain.map_err(|why| self.unreadable(&why))?;
-            if !self.sees(&subject(&domain), progress) {
+            if !self.sees(&domain.subject(), progress) {
                 self.hide_image(field, progress);
                 return Ok(Vec::new());
             }
@@ -321,7 +300,7 @@ impl<'a> Case<'a> {
         let Some(write) = Permission::find(Class::Domain, "write") else {
             return Ok(());
         };
-        let owner = self.view.table.stamp(write, &subject(named));
+        let owner = self.view.table.stamp(write, &named.subject());
         let (Some(owner), Some(xml)) = (owner, self.args.text(field)) else {
             return Ok(());
         };

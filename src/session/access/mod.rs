@@ -5,7 +5,8 @@
 //! the call goes on, is refused, or is made on an object that does not exist. Replies and events
 //! leave out what the client may not see.
 //!
-//! - `case`, `content`, `reference`: the judgement of one call.
+//! - `case`: the judgement of one call, with `look_up`, `permit`, `content` and `reference` for its
+//!   parts.
 //! - `subject`: objects with what is proven of them.
 //! - `question`, `questions`: what is asked of the daemon.
 //! - `knowledge`: what has been learned and still holds.
@@ -23,7 +24,9 @@ mod content;
 mod event;
 mod knowledge;
 mod leases;
+mod look_up;
 mod old_list;
+mod permit;
 mod question;
 mod questions;
 pub mod quota;

@@ -12,7 +12,7 @@ use crate::protocol::object::Uuid;
 use crate::protocol::xdr::Reader;
 use crate::session::access::Class;
 use crate::session::access::case::{Acted, Case, Progress};
-use crate::session::access::content::{self, Named};
+use crate::session::access::content::Named;
 use crate::session::access::question::{Answer, Listed, Question};
 use crate::session::access::subject::{Asked, Resolved};
 
@@ -113,7 +113,7 @@ impl<'a> Case<'a> {
                 let amount = Amount::domain(runs, self.size_of_named(saved)?);
                 let how = How::UpTo(amount);
                 let named = named.map(|named| Made {
-                    subject: content::subject(named),
+                    subject: named.subject(),
                     how,
                 });
                 named.collect()
@@ -294,7 +294,7 @@ impl<'a> Case<'a> {
 
 /// A domain with what a new name or owner mark changes of it.
 fn renamed<'s>(domain: &Subject<'s>, named: &'s Named) -> Subject<'s> {
-    let new = content::subject(named);
+    let new = named.subject();
     Subject {
         name: new.name.or(domain.name),
         owner: match new.owner {

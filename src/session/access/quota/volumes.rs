@@ -10,7 +10,7 @@ use crate::policy::definition::{self, DiskSource};
 use crate::protocol::object::Object;
 use crate::session::access::Class;
 use crate::session::access::case::{Acted, Case, Progress};
-use crate::session::access::content::{self, Named};
+use crate::session::access::content::Named;
 use crate::session::access::question::{Answer, Question};
 use crate::session::access::subject::{Asked, Resolved};
 
@@ -105,7 +105,7 @@ impl<'a> Case<'a> {
                     Some(source) => self.size_of_copy(&source.subject, asked)?,
                     None => self.size_of_new()?,
                 };
-                (content::subject(named), bytes)
+                (named.subject(), bytes)
             }
             Effect::DiskResize(bytes) => match self.volume_of_disk(acted, asked)? {
                 Some(subject) => (subject, bytes),
