@@ -3,7 +3,8 @@
 # What the demonstration needs, and what the tests need beside it.
 DEMO_PACKAGES = libvirt-daemon libvirt-clients
 TEST_PACKAGES = $(DEMO_PACKAGES) libvirt-daemon-driver-qemu python3-libvirt qemu-system-x86 \
-                qemu-utils systemd procps util-linux libsasl2-modules gnutls-bin dbus-daemon polkitd
+                qemu-utils systemd procps util-linux libsasl2-modules gnutls-bin dbus-daemon polkitd \
+                libvirt-daemon-system dnsmasq-base iptables
 # What the feature `gssapi` needs to build and to be tested.
 GSSAPI_PACKAGES = libkrb5-dev libclang-dev krb5-kdc krb5-admin-server krb5-user \
                   libsasl2-modules-gssapi-mit
