@@ -96,7 +96,10 @@ fn find(id: &str, policy: &Policy) -> Result<Vec<Entry>, ExitCode> {
         return Ok(records);
     }
     let looked = match looked.as_slice() {
-        [] => "the policy writes no records: set `access.audit.file`".to_owned(),
+        [] if audit.file.is_none() && !audit.journal => {
+            "the policy writes no records: set `access.audit.file`".to_owned()
+        }
+        [] => "nowhere could be looked".to_owned(),
         places => format!("looked in {}", places.join(", ")),
     };
     eprintln!("virtproxyd: no record of refusal {id}: {looked}");
@@ -131,7 +134,8 @@ fn advice(record: &Entry, allowing: &[usize]) -> String {
         (Some(Cause::NotAllowed), _) => {
             let nearest = match allowing {
                 [] => "no rule allows it to them on anything".to_owned(),
-                lines => format!("on other objects the {} do", in_lines(lines)),
+                [_] => format!("on other objects the {} does", in_lines(allowing)),
+                _ => format!("on other objects the {} do", in_lines(allowing)),
             };
             format!("a rule that allows {permission} on this object to {who}; {nearest}")
         }

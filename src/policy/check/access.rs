@@ -32,11 +32,13 @@ impl Checker<'_, '_> {
             self.odd_patterns(draft, rule, problems);
             self.limited_in_part(draft, rule, problems);
             self.idle_stamp(draft, rule, problems);
+            self.idle_mode(draft, rule, problems);
         }
         let rules: Vec<(&RuleDraft, &Rule)> = rules.collect();
         self.swallowed(&rules, problems);
         self.unguarded(&rules, problems);
         self.shut_out(&rules, problems);
+        self.blind(&rules, problems);
         self.idle_quotas(&rules, problems);
         for (name, at) in &access.unused_sets {
             problems.push(
@@ -117,8 +119,7 @@ impl Checker<'_, '_> {
         if classes.is_empty() {
             return;
         }
-        let names = classes.iter().map(|class| plural(*class));
-        let all = names.collect::<Vec<_>>().join(" and ");
+        let all = plurals(&classes);
         problems.push(
             Problem::warning(
                 "limited-in-part",
@@ -143,6 +144,22 @@ impl Checker<'_, '_> {
                 )
                 .help(
                     "domains are created with `domain:write` and `domain:save` or `domain:start`",
+                ),
+            );
+        }
+    }
+
+    /// A trial of a rule that neither denies nor guards: what it allows is allowed all the same.
+    fn idle_mode(&self, draft: &RuleDraft, rule: &Rule, problems: &mut Vec<Problem>) {
+        if rule.shadow && !rule.is_deny() && rule.guards().is_none() {
+            problems.push(
+                Problem::warning(
+                    "idle-mode",
+                    Some(self.document.key_place(&draft.at.key("mode"))),
+                    "this rule allows what it allows: there is nothing to refuse or to record",
+                )
+                .help(
+                    "`mode: shadow` is for rules with `deny` or `guards`, or for all of `access`",
                 ),
             );
         }
@@ -228,9 +245,10 @@ impl Checker<'_, '_> {
             .filter(|rule| is_everything(rule))
             .collect();
         for (draft, rule) in rules {
+            let is_tried = rule.shadow && rule.guards().is_some();
             if rule.is_deny()
-                || rule.shadow
-                || rule.everything
+                || is_tried
+                || is_everything(rule)
                 || administrators.iter().any(|admin| is_for_all(admin, rule))
             {
                 continue;
@@ -305,6 +323,56 @@ impl Checker<'_, '_> {
                     .help("allow `connect:getattr` too"),
                 );
             }
+        }
+    }
+
+    /// Clients that may act on objects of a class and see none of them.
+    fn blind(&self, rules: &[(&RuleDraft, &Rule)], problems: &mut Vec<Problem>) {
+        for (index, entry) in self.draft.identities.iter().enumerate() {
+            let names_it = |rule: &Rule| {
+                let mut who = rule.who.iter().flatten();
+                who.any(|it| *it == index)
+            };
+            let mut granted = PermissionSet::EMPTY;
+            let mut first = None;
+            for (draft, rule) in rules.iter().filter(|(_, rule)| !rule.is_deny()) {
+                let is_its = names_it(rule);
+                if is_its || rule.who.is_none() {
+                    granted = granted | rule.permissions;
+                }
+                if is_its {
+                    first.get_or_insert(draft);
+                }
+            }
+            let Some(draft) = first else { continue };
+            let unseen = |class: &Class| {
+                *class != Class::Connect
+                    && !granted.contains(Permission::getattr(*class))
+                    && granted.iter().any(|it| it.class() == *class)
+            };
+            let classes: Vec<Class> = Class::ALL.into_iter().filter(unseen).collect();
+            if classes.is_empty() {
+                continue;
+            }
+            let needed: Vec<String> = classes
+                .iter()
+                .map(|class| Permission::getattr(*class).to_string())
+                .collect();
+            problems.push(
+                Problem::warning(
+                    "blind",
+                    Some(self.document.place(&draft.at.key("who"))),
+                    format!(
+                        "{} may act on {}, but sees none",
+                        quoted(&entry.name),
+                        plurals(&classes)
+                    ),
+                )
+                .help(format!(
+                    "what a client may not see does not exist for it: allow {} too",
+                    listing(needed.iter().map(String::as_str))
+                )),
+            );
         }
     }
 
@@ -435,6 +503,14 @@ fn odd(attribute: Attribute, text: &str) -> Option<&'static str> {
         );
     }
     None
+}
+
+fn plurals(classes: &[Class]) -> String {
+    let names: Vec<&str> = classes.iter().map(|class| plural(*class)).collect();
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => names.concat(),
+    }
 }
 
 fn plural(class: Class) -> &'static str {

@@ -280,7 +280,14 @@ fn failure(found: &AccessExplanation) -> Problem {
     let call = quoted(&found.asked);
     let deciding = found.deciding();
     match found.verdict {
-        Verdict::Allowed => Problem::error("test", None, format!("this client can {call}")),
+        Verdict::Allowed => {
+            let problem = Problem::error("test", None, format!("this client can {call}"));
+            if found.unrestricted {
+                problem.help("there is no `access`: whoever is routed may do everything")
+            } else {
+                problem
+            }
+        }
         Verdict::Refused => {
             let why = deciding.map(|it| format!(": {} is refused", it.permission));
             let why = why.unwrap_or_default();
