@@ -131,6 +131,9 @@ fn advice(record: &Entry, allowing: &[usize]) -> String {
         Some(names) => names.join(" or "),
     };
     match (record.cause, record.verdict) {
+        (Some(Cause::NotAllowed), _) if permission.starts_with("connect:") => {
+            format!("a rule that allows {permission} to {who}")
+        }
         (Some(Cause::NotAllowed), _) => {
             let nearest = match allowing {
                 [] => "no rule allows it to them on anything".to_owned(),
@@ -204,8 +207,10 @@ impl Display for Explanation {
             ("upstream", &first.upstream),
             ("connection", &first.connection),
         ];
-        let way = way.map(|(key, name)| format!("{key} {}", name.as_deref().unwrap_or("?")));
-        line("by:", &way.join(", "))?;
+        let way = way
+            .iter()
+            .filter_map(|(key, name)| Some(format!("{key} {}", name.as_deref()?)));
+        line("by:", &way.collect::<Vec<_>>().join(", "))?;
         let procedure = Plain(first.procedure.as_deref().unwrap_or("?"));
         match first.object.as_deref() {
             Some(object) => line("what:", &format_args!("{procedure} on {}", Plain(object)))?,

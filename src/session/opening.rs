@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::access::refusal;
 use super::serving::Serving;
 use super::{
     Action, Keepalive, Lost, OPEN_DEADLINE, OPENS, Peer, Phase, Router, Session, UpstreamId,
@@ -131,7 +132,7 @@ impl Session {
 
     /// The flags to open with, the first target, and what to try if it is not alive.
     fn find_targets(
-        &self,
+        &mut self,
         frame: &Frame<'_>,
         router: &dyn Router,
     ) -> Result<(u32, Target, VecDeque<Target>), Fault> {
@@ -153,9 +154,12 @@ impl Session {
             && let Gate::Refuse(denial) = table.gate(Program::REMOTE, remote::CONNECT_OPEN)
         {
             tracing::info!(uri, client = %facts, "the access rules let the client open nothing");
-            let permission = denial.permission.map(|permission| permission.to_string());
-            let permission = permission.unwrap_or_else(|| "connect:getattr".into());
-            return Err(Fault::denied(format!("{permission} is not allowed")));
+            // No other refusal of this connection has such an id: these are before any daemon.
+            let id = format!("{}-o{}", self.setup.refusals, self.failed_opens + 1);
+            let record = refusal::of_open(id.into(), denial, &table, router.generation());
+            let text = format!("{} (refusal {})", record.reason, record.id);
+            self.actions.push_back(Action::Audit(Box::new(record)));
+            return Err(Fault::denied(text));
         }
         let mut targets = match router.route(facts, uri) {
             Routed::Try(targets) => VecDeque::from(targets),

@@ -25,7 +25,7 @@ pub fn is_id(text: &str) -> bool {
             process.len() == 8
                 && is_hex(process)
                 && is_hex(connection)
-                && is_number(number.strip_prefix('h').unwrap_or(number))
+                && is_number(number.strip_prefix(['h', 'o']).unwrap_or(number))
         }
         _ => false,
     }
@@ -166,7 +166,12 @@ mod tests {
 
     #[test]
     fn ids_are_told_from_everything_else() {
-        for id in ["1f2e3d4c-5-1", "00000000-0-12", "ffffffff-1a2b-h3"] {
+        for id in [
+            "1f2e3d4c-5-1",
+            "00000000-0-12",
+            "ffffffff-1a2b-h3",
+            "ffffffff-0-o1",
+        ] {
             assert!(is_id(id), "{id}");
         }
         for other in [

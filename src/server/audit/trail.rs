@@ -64,7 +64,7 @@ impl Trail {
             identities: policy.map(|policy| Arc::clone(&policy.identities)),
             client: Some(Arc::clone(&self.client)),
             listener: Some(Arc::clone(&self.listener)),
-            upstream: Some(Arc::clone(&record.upstream)),
+            upstream: (!record.upstream.is_empty()).then(|| Arc::clone(&record.upstream)),
             procedure: Some(record.procedure_name()),
             object: some(&record.object),
             permission: record.permission.map(|permission| permission.to_string()),

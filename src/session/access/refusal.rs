@@ -15,12 +15,12 @@ pub(super) use counts::Refusals;
 
 use super::case::{Granted, Refusal};
 use super::{Access, Line};
-use crate::policy::access::{Denial, Permission, Reason, RuleId, Subject};
+use crate::policy::access::{Denial, Permission, Reason, RuleId, Subject, Table};
 use crate::protocol::fault::Fault;
 use crate::protocol::header::{Header, Procedure, Program};
-use crate::protocol::object::Object;
+use crate::protocol::object::{Class, Object};
 use crate::protocol::payload::Payload;
-use crate::protocol::table;
+use crate::protocol::table::{self, remote};
 use crate::session::Action;
 
 /// Bytes of a text in a record: names and paths are shorter, and what is longer is cut.
@@ -47,7 +47,7 @@ pub struct Record {
     pub id: Arc<str>,
     /// What happened.
     pub verdict: Verdict,
-    /// Name of the daemon that the call was for.
+    /// Name of the daemon that the call was for; empty if none was chosen yet.
     pub upstream: Arc<str>,
     /// Program of the call.
     pub program: Program,
@@ -95,6 +95,32 @@ pub(super) fn of_gate(header: Header, arguments: &[u8], denial: Denial) -> Refus
         denial: Some(denial),
         object: claimed(header, arguments).unwrap_or_default(),
         ..without_object(reason)
+    }
+}
+
+/// The record of a client that may not even open a connection, with an id of its own.
+pub(in crate::session) fn of_open(
+    id: Arc<str>,
+    denial: Denial,
+    table: &Table,
+    generation: u64,
+) -> Record {
+    let open = Permission::getattr(Class::Connect);
+    let permission = denial.permission.unwrap_or(open);
+    let rule = denial.rule.and_then(|rule| table.rule(rule));
+    Record {
+        id,
+        verdict: Verdict::Refused,
+        upstream: Arc::default(),
+        program: Program::REMOTE,
+        procedure: remote::CONNECT_OPEN,
+        object: String::new(),
+        permission: Some(permission),
+        rule: rule.map(|rule| rule.line),
+        cause: Some(denial.reason),
+        reason: format!("{permission} is not allowed"),
+        generation,
+        count: 1,
     }
 }
 

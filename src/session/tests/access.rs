@@ -27,7 +27,7 @@ const OWNED: &str = "
     on: { domain: { owner: acme } }
 ";
 
-fn table(rules: &str) -> Option<Arc<Table>> {
+pub(super) fn table(rules: &str) -> Option<Arc<Table>> {
     let text = format!(
         "version: 1
 listeners: {{ main: {{ unix: /run/sock }} }}

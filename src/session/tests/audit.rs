@@ -92,6 +92,30 @@ fn a_record_has_the_id_that_the_client_sees() {
 }
 
 #[test]
+fn a_connection_that_may_open_nothing_is_recorded_each_time() {
+    let mut rig = Rig::start();
+    rig.router.access = super::access::table("\n  - { who: '*', allow: ['domain:getattr'] }\n");
+    for number in 1..=2 {
+        let (code, text) = rig.refuses(&connect_open(number, Some("good:///"), 0));
+        let expected = format!("connect:getattr is not allowed (refusal r-o{number})");
+        assert_eq!((code, text), (88, format!("access denied: {expected}")));
+        let records = rig.records();
+        let [record] = &records[..] else {
+            panic!("{records:?}");
+        };
+        assert_eq!(*record.id, format!("r-o{number}"));
+        assert_eq!(record.procedure_name(), "CONNECT_OPEN");
+        assert_eq!((&*record.upstream, record.rule), ("", None));
+        assert_eq!(record.cause, Some(Reason::NotAllowed));
+    }
+    // The ids after an open that is let through are others.
+    rig.router.access = super::access::table(READER);
+    rig.open();
+    let (_, text) = rig.refuses(&start(9));
+    assert!(text.ends_with("(refusal r-1)"), "{text}");
+}
+
+#[test]
 fn the_last_count_is_recorded_however_the_connection_ends() {
     let mut rig = with_five_refusals();
     rig.client_ends();
