@@ -8,6 +8,7 @@ use super::question::Question;
 use super::subject::Resolved;
 use crate::policy::access::{Attribute, Permission, RuleId, Ruling};
 use crate::policy::guard::{self, Content, Guards, Named};
+use crate::protocol::header::Program;
 use crate::protocol::object::Object;
 
 impl<'a> Case<'a> {
@@ -19,7 +20,8 @@ impl<'a> Case<'a> {
         rule: Option<RuleId>,
         progress: &mut Progress<'a>,
     ) -> Result<(), Stop> {
-        if !self.view.table.asks_of_references() {
+        // Commands to QEMU and to guests are no documents.
+        if self.program != Program::REMOTE || !self.view.table.asks_of_references() {
             return Ok(());
         }
         let rule = rule.and_then(|rule| self.view.table.rule(rule));

@@ -184,7 +184,7 @@ fn save(root: &mut Caller, tenant: Tenant, dir: &Path) {
 }
 
 /// Calls that we refuse and libvirt does not, or not before something else is wrong with them.
-const STRICTER: [(&[&str], &str); 5] = [
+const STRICTER: [(&[&str], &str); 6] = [
     (
         &[
             "CONNECT_DOMAIN_XML_FROM_NATIVE",
@@ -216,6 +216,16 @@ const STRICTER: [(&[&str], &str); 5] = [
             "NODE_DEVICE_DETTACH",
         ],
         "libvirt finds another fault before it asks",
+    ),
+    (
+        &[
+            "DOMAIN_ATTACH_DEVICE",
+            "DOMAIN_ATTACH_DEVICE_FLAGS",
+            "DOMAIN_BACKUP_BEGIN",
+            "DOMAIN_UPDATE_DEVICE_FLAGS",
+            "NETWORK_UPDATE",
+        ],
+        "a document may refer to what is hidden, so that one that cannot be read is refused",
     ),
     (
         &["DOMAIN_GET_SECURITY_LABEL_LIST"],
