@@ -133,7 +133,8 @@ fn descriptors_that_share_a_byte_are_counted() {
         let client = scene.opened();
         client.send_bytes(&announcing(2));
         client.stream().send_fds(&vec![descriptor(); 3]).unwrap();
-        client.send_bytes(&[0]);
+        // It may be closed already.
+        _ = client.stream().send_bytes(&[0]);
         client.drain();
     });
     let passed = |call: &Frame| call.fds.len();
