@@ -199,11 +199,12 @@ fn a_thousand_that_say_nothing_keep_nobody_out() {
             TcpStream::connect(("127.0.0.1", scene.port)).unwrap()
         })
         .collect();
-    is_served(&mut scene.connect_remote());
-    // All but the last are closed by the proxy, before its clients close them.
+    // All but the last are closed by the proxy, before its clients close them. Those that still wait to
+    // be accepted come first: they would push the next one out, which is of the same address.
     eventually("those pushed out are closed", || {
         scene.proxy.process().open_fds() <= scene.fds + 20 + 2
     });
+    is_served(&mut scene.connect_remote());
     for socket in &silent[..900] {
         socket
             .set_read_timeout(Some(Duration::from_secs(60)))
