@@ -122,7 +122,7 @@ routes:
         "{}",
         loaded.warnings.render_human(false)
     );
-    let any = "rules: [ { who: acme, allow: [connect:getattr, owner, volume-owner, secret:read], guards: { host_paths: [] } } ]";
+    let any = "rules: [ { who: acme, allow: [connect:getattr, owner, volume-owner, secret:getattr, secret:read], guards: { host_paths: [] } } ]";
     let mut tried = 0;
     for block in blocks
         .iter()

@@ -17,6 +17,16 @@ use super::wire::{self, STREAM_PAYLOAD};
 
 /// Domains in the list.
 pub(crate) const DOMAINS: usize = 500;
+/// The name of one of them: every other is of the tenant that the rules hide.
+pub(crate) fn name(number: usize) -> String {
+    let tenant = if number.is_multiple_of(2) {
+        "acme"
+    } else {
+        "globex"
+    };
+    format!("{tenant}-{number}")
+}
+
 /// Listening socket in the epoll set; connections have their index.
 const LISTENER: u64 = u64::MAX;
 
@@ -72,7 +82,7 @@ impl Echo {
         frame::write(&mut list, header.answer(Status::OK), |writer| {
             writer.u32(DOMAINS as u32);
             for number in 0..DOMAINS {
-                writer.string(&format!("domain-{number}"));
+                writer.string(&name(number));
                 writer.raw(&[number as u8; 16]);
                 writer.i32(number as i32);
             }
