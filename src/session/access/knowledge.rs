@@ -74,6 +74,13 @@ pub(super) struct Since {
     epochs: [Option<u64>; 4],
 }
 
+impl Since {
+    /// Nothing was watched then: the reply teaches nothing.
+    pub(super) fn is_blind(&self) -> bool {
+        self.epochs.iter().all(Option::is_none)
+    }
+}
+
 /// Everything that is known of the objects behind a connection.
 #[derive(Debug, Default)]
 pub(super) struct Knowledge {
