@@ -2,7 +2,7 @@
 //! domain or volume takes, which hardware addresses a domain has, what a disk is on.
 
 use crate::policy::xml::scaled::{child_bytes, number};
-use crate::policy::xml::{self, Node};
+use crate::policy::xml::{self, Node, parent_name};
 
 pub use super::xml::Unreadable;
 
@@ -55,9 +55,13 @@ impl DomainSize {
     }
 }
 
-fn parent_name<'a>(node: Node<'a, '_>) -> &'a str {
-    let parent = node.parent_element();
-    parent.map_or("", |parent| parent.tag_name().name())
+/// The devices of a domain under this name.
+pub(super) fn devices<'a, 'x>(
+    domain: Node<'a, 'x>,
+    name: &'static str,
+) -> impl Iterator<Item = Node<'a, 'x>> {
+    xml::elements(domain)
+        .filter(move |node| (parent_name(*node), node.tag_name().name()) == ("devices", name))
 }
 
 /// Bytes of a module of memory, by its device.
@@ -112,17 +116,21 @@ pub fn reverted(text: &str) -> Result<Reverted, Unreadable> {
 /// # Errors
 /// It is no XML document with a NUL behind it, or could be read in two ways.
 pub fn cookie_size(cookie: &[u8]) -> Result<Option<DomainSize>, Unreadable> {
+    let document = xml::parse(cookie_text(cookie)?)?;
+    let domain = xml::child(document.root_element(), "domain")?;
+    domain.map(DomainSize::of).transpose()
+}
+
+/// The XML document in a migration's cookie, which has a NUL behind it.
+pub(super) fn cookie_text(cookie: &[u8]) -> Result<&str, Unreadable> {
     // To libvirt the text ends at the first NUL.
     let text = match cookie.split_last() {
         Some((0, text)) if !text.contains(&0) => str::from_utf8(text).ok(),
         _ => None,
     };
-    let text = text.ok_or_else(|| {
+    text.ok_or_else(|| {
         Unreadable::new("the migration cookie is not one text with a NUL at its end")
-    })?;
-    let document = xml::parse(text)?;
-    let domain = xml::child(document.root_element(), "domain")?;
-    domain.map(DomainSize::of).transpose()
+    })
 }
 
 /// Bytes of the module of memory that a device's XML document describes; `None` if it is another
@@ -169,9 +177,8 @@ pub fn macs(text: &str) -> Result<Vec<String>, Unreadable> {
     let document = xml::parse(text)?;
     let domain = xml::root(&document, &["domain"])?;
     let mut macs = Vec::new();
-    for node in xml::elements(domain) {
-        if (parent_name(node), node.tag_name().name()) == ("devices", "interface")
-            && let Some(mac) = xml::child(node, "mac")?
+    for node in devices(domain, "interface") {
+        if let Some(mac) = xml::child(node, "mac")?
             && let Some(address) = mac.attribute("address")
         {
             macs.push(address.to_ascii_lowercase());
@@ -197,10 +204,7 @@ pub enum DiskSource {
 pub fn disk_source(text: &str, target: &str) -> Result<Option<DiskSource>, Unreadable> {
     let document = xml::parse(text)?;
     let domain = xml::root(&document, &["domain"])?;
-    for node in xml::elements(domain) {
-        if (parent_name(node), node.tag_name().name()) != ("devices", "disk") {
-            continue;
-        }
+    for node in devices(domain, "disk") {
         let dev = xml::child(node, "target")?.and_then(|it| it.attribute("dev"));
         if dev != Some(target) {
             continue;

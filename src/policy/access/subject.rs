@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::BitOrAssign;
 
-use crate::protocol::object::{Class, Uuid};
+use crate::protocol::object::{Class, Object, Uuid};
 
 /// What secrets are for; the places are libvirt's numbers.
 pub(in crate::policy) const USAGE_TYPES: [&str; 6] =
@@ -55,6 +55,42 @@ impl<'a> Subject<'a> {
             usage_type: None,
             usage: None,
         }
+    }
+
+    /// An object with what the wire says of it, which is true only if a daemon says it.
+    #[must_use]
+    pub fn on_wire(object: &Object<'a>) -> Self {
+        let mut subject = Self::of(object.class());
+        match *object {
+            Object::Domain { name, uuid, .. }
+            | Object::Network { name, uuid }
+            | Object::StoragePool { name, uuid }
+            | Object::Nwfilter { name, uuid } => {
+                (subject.name, subject.uuid) = (Some(name), Some(uuid));
+            }
+            Object::NetworkPort { network, uuid, .. } => {
+                (subject.network, subject.uuid) = (Some(network), Some(uuid));
+            }
+            Object::NwfilterBinding { port_dev, filter } => {
+                (subject.name, subject.filter) = (Some(port_dev), Some(filter));
+            }
+            Object::Interface { name, mac } => {
+                (subject.name, subject.mac) = (Some(name), Some(mac));
+            }
+            Object::StorageVol { pool, name, key } => {
+                (subject.pool, subject.name, subject.key) = (Some(pool), Some(name), Some(key));
+            }
+            Object::NodeDevice { name } => subject.name = Some(name),
+            Object::Secret {
+                uuid,
+                usage_type,
+                usage,
+            } => {
+                subject.uuid = Some(uuid);
+                (subject.usage_type, subject.usage) = (Some(usage_type), Some(usage));
+            }
+        }
+        subject
     }
 
     /// An attribute that is text.

@@ -4,7 +4,7 @@
 //! a path of the host, so that what a newer libvirt brings is refused and not missed.
 
 use super::document::Kind;
-use crate::policy::xml::Node;
+use crate::policy::xml::{Node, parent_name};
 
 /// What a value in a document is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,11 +140,6 @@ fn text_of_domain(node: Node<'_, '_>, element: &str) -> Place {
         ) => Place::NoPath,
         _ => Place::Unknown,
     }
-}
-
-fn parent_name<'a>(node: Node<'a, '_>) -> &'a str {
-    node.parent_element()
-        .map_or("", |parent| parent.tag_name().name())
 }
 
 fn parent_attribute<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {

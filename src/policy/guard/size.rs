@@ -1,9 +1,9 @@
 //! How much a domain has.
 
 use super::document::{Document, Kind};
-use crate::policy::definition::{DomainSize, KIB};
+use crate::policy::definition::{self, DomainSize, KIB};
 use crate::policy::xml::scaled::child_bytes;
-use crate::policy::xml::{self, Node, Unreadable};
+use crate::policy::xml::{Node, Unreadable};
 
 /// How much a domain has, at the most that its definition lets it have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,11 +30,7 @@ pub(super) fn of_domain(domain: Node<'_, '_>) -> Result<Size, Unreadable> {
     // What could be plugged in while it runs.
     let room = child_bytes(domain, "maxMemory", KIB)?.unwrap_or(0);
     let current = child_bytes(domain, "currentMemory", KIB)?.unwrap_or(0);
-    let disks = xml::elements(domain).filter(|node| {
-        let parent = node.parent_element();
-        let parent = parent.is_some_and(|parent| parent.tag_name().name() == "devices");
-        parent && node.tag_name().name() == "disk"
-    });
+    let disks = definition::devices(domain, "disk");
     Ok(Size {
         vcpus: now.vcpus,
         memory: now.memory.max(room).max(current),

@@ -128,6 +128,12 @@ pub(super) fn child<'a, 'i>(
     }
 }
 
+/// The name of the element that this one is right in; empty if there is none.
+pub(super) fn parent_name<'a>(node: Node<'a, '_>) -> &'a str {
+    let parent = node.parent_element();
+    parent.map_or("", |parent| parent.tag_name().name())
+}
+
 /// The text of an element, in one piece whatever comments and CDATA sections it is made of.
 ///
 /// # Errors

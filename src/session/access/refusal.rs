@@ -18,7 +18,7 @@ use super::{Access, Line};
 use crate::policy::access::{Denial, Permission, Reason, RuleId, Subject, Table};
 use crate::protocol::fault::Fault;
 use crate::protocol::header::{Header, Procedure, Program};
-use crate::protocol::object::{Class, Object};
+use crate::protocol::object::Class;
 use crate::protocol::payload::Payload;
 use crate::protocol::table::{self, remote};
 use crate::session::Action;
@@ -129,38 +129,7 @@ fn claimed(header: Header, arguments: &[u8]) -> Option<String> {
     let row = table::lookup(header.program, header.procedure)?;
     let arguments = Payload::read(row.args, arguments).ok()?;
     let object = arguments.objects().next()?.object;
-    let of = Subject::of(object.class());
-    let subject = match object {
-        Object::Domain { name, uuid, .. }
-        | Object::Network { name, uuid }
-        | Object::Nwfilter { name, uuid }
-        | Object::StoragePool { name, uuid } => Subject {
-            name: Some(name),
-            uuid: Some(uuid),
-            ..of
-        },
-        Object::NetworkPort { network, uuid, .. } => Subject {
-            network: Some(network),
-            uuid: Some(uuid),
-            ..of
-        },
-        Object::StorageVol { pool, name, .. } => Subject {
-            pool: Some(pool),
-            name: Some(name),
-            ..of
-        },
-        Object::NwfilterBinding { port_dev: name, .. }
-        | Object::Interface { name, .. }
-        | Object::NodeDevice { name } => Subject {
-            name: Some(name),
-            ..of
-        },
-        Object::Secret { uuid, usage, .. } => Subject {
-            uuid: Some(uuid),
-            usage: Some(usage),
-            ..of
-        },
-    };
+    let subject = Subject::on_wire(&object);
     Some(format!("{subject} (as the client names it)"))
 }
 

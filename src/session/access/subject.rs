@@ -33,8 +33,11 @@ pub(super) enum Resolved<'a> {
 }
 
 /// One fact about an object.
-enum Fact<T> {
-    Is(T),
+type Fact<T> = Result<T, Unknown>;
+
+/// Why a fact is not known.
+enum Unknown {
+    /// There is no such object.
     Absent,
     /// The daemon does not say.
     Failed,
@@ -76,33 +79,32 @@ impl Asked {
 impl<'a> View<'a> {
     /// An object that a client named: what identifies it is taken, the rest is looked up.
     pub(super) fn named(&self, object: &Object<'a>, asked: &mut Asked) -> Resolved<'a> {
-        let class = object.class();
-        let asks = self.table.asks(class);
-        let mut subject = Subject::of(class);
+        let mut subject = Subject::of(object.class());
+        match self.prove(object, &mut subject, asked) {
+            // What the daemon does not say stays unknown, and the rules decide in doubt.
+            Ok(()) | Err(Unknown::Failed) => Resolved::Subject(subject),
+            Err(Unknown::Absent) => Resolved::Absent,
+            Err(Unknown::Pending) => Resolved::Pending,
+        }
+    }
+
+    fn prove(&self, object: &Object<'a>, subject: &mut Subject<'a>, asked: &mut Asked) -> Fact<()> {
+        let asks = self.table.asks(subject.class);
         match *object {
             Object::Domain { uuid, .. } => {
                 subject.uuid = Some(uuid);
                 if asks.contains(Attribute::Name) || asks.contains(Attribute::Owner) {
-                    match self.domain(uuid, asked) {
-                        Fact::Is(name) => subject.name = Some(name),
-                        other => return other.without(subject),
-                    }
+                    subject.name = Some(self.domain(uuid, asked)?);
                 }
                 if asks.contains(Attribute::Owner) {
-                    match self.owner(uuid, asked) {
-                        Fact::Is(owner) => subject.owner = owner,
-                        other => return other.without(subject),
-                    }
+                    subject.owner = self.owner(uuid, asked)?;
                 }
             }
             Object::Network { uuid, .. } => {
                 subject.uuid = Some(uuid);
                 // Some drivers go by the name: it must be true even where no rule looks at it.
                 if !asks.is_empty() {
-                    match self.network(uuid, asked) {
-                        Fact::Is(name) => subject.name = Some(name),
-                        other => return other.without(subject),
-                    }
+                    subject.name = Some(self.network(uuid, asked)?);
                 }
             }
             Object::NetworkPort {
@@ -110,120 +112,64 @@ impl<'a> View<'a> {
             } => {
                 subject.uuid = Some(uuid);
                 if asks.contains(Attribute::Network) {
-                    match self.network(network_uuid, asked) {
-                        Fact::Is(name) => subject.network = Some(name),
-                        other => return other.without(subject),
-                    }
+                    subject.network = Some(self.network(network_uuid, asked)?);
                 }
             }
             Object::StoragePool { uuid, .. } => {
                 subject.uuid = Some(uuid);
                 // Some drivers go by the name: it must be true even where no rule looks at it.
                 if !asks.is_empty() {
-                    match self.pool(uuid, asked) {
-                        Fact::Is(name) => subject.name = Some(name),
-                        other => return other.without(subject),
-                    }
+                    subject.name = Some(self.pool(uuid, asked)?);
                 }
             }
             Object::Nwfilter { uuid, .. } => {
                 subject.uuid = Some(uuid);
                 if asks.contains(Attribute::Name) {
-                    match self.answer(Question::Nwfilter(uuid), asked) {
-                        Fact::Is(Object::Nwfilter { name, .. }) => subject.name = Some(name),
-                        other => return other.without(subject),
-                    }
+                    subject.name = Some(self.nwfilter(uuid, asked)?);
                 }
             }
             Object::Secret { uuid, .. } => {
                 subject.uuid = Some(uuid);
                 if asks.contains(Attribute::Usage) || asks.contains(Attribute::UsageType) {
-                    match self.secret(uuid, asked) {
-                        Fact::Is((kind, usage)) => {
-                            subject.usage_type = Some(kind);
-                            subject.usage = Some(usage);
-                        }
-                        other => return other.without(subject),
-                    }
+                    let (kind, usage) = self.secret(uuid, asked)?;
+                    (subject.usage_type, subject.usage) = (Some(kind), Some(usage));
                 }
             }
             Object::StorageVol { pool, name, .. } => {
-                subject.pool = Some(pool);
-                subject.name = Some(name);
+                (subject.pool, subject.name) = (Some(pool), Some(name));
                 if asks.contains(Attribute::Key) {
-                    match self.volume(pool, name, asked) {
-                        Fact::Is(Object::StorageVol { key, .. }) => subject.key = Some(key),
-                        other => return other.without(subject),
-                    }
+                    subject.key = Some(self.key(pool, name, asked)?);
                 }
             }
             Object::NodeDevice { name } => subject.name = Some(name),
             Object::Interface { name, .. } => {
                 subject.name = Some(name);
                 if asks.contains(Attribute::Mac) {
-                    match self.answer(Question::Interface(name.to_owned()), asked) {
-                        Fact::Is(Object::Interface { mac, .. }) => subject.mac = Some(mac),
-                        other => return other.without(subject),
-                    }
+                    subject.mac = Some(self.mac(name, asked)?);
                 }
             }
             Object::NwfilterBinding { port_dev, .. } => {
                 subject.name = Some(port_dev);
                 if asks.contains(Attribute::Filter) {
-                    match self.answer(Question::Binding(port_dev.to_owned()), asked) {
-                        Fact::Is(Object::NwfilterBinding { filter, .. }) => {
-                            subject.filter = Some(filter);
-                        }
-                        other => return other.without(subject),
-                    }
+                    subject.filter = Some(self.filter(port_dev, asked)?);
                 }
             }
         }
-        Resolved::Subject(subject)
+        Ok(())
     }
 
     /// An object in what the daemon said: all of it is true, and only a domain's owner may have to
     /// be asked for.
     pub(super) fn told(&self, object: &Object<'a>, asked: &mut Asked) -> Resolved<'a> {
-        let class = object.class();
-        let mut subject = Subject::of(class);
-        match *object {
-            Object::Domain { name, uuid, .. } => {
-                (subject.name, subject.uuid) = (Some(name), Some(uuid));
-                if self.table.asks(class).contains(Attribute::Owner) {
-                    match self.owner(uuid, asked) {
-                        Fact::Is(owner) => subject.owner = owner,
-                        Fact::Pending => return Resolved::Pending,
-                        // It has gone meanwhile, or cannot be read: the rules decide in doubt.
-                        Fact::Absent | Fact::Failed => {}
-                    }
-                }
-            }
-            Object::Network { name, uuid }
-            | Object::StoragePool { name, uuid }
-            | Object::Nwfilter { name, uuid } => {
-                (subject.name, subject.uuid) = (Some(name), Some(uuid));
-            }
-            Object::NetworkPort { network, uuid, .. } => {
-                (subject.network, subject.uuid) = (Some(network), Some(uuid));
-            }
-            Object::NwfilterBinding { port_dev, filter } => {
-                (subject.name, subject.filter) = (Some(port_dev), Some(filter));
-            }
-            Object::Interface { name, mac } => {
-                (subject.name, subject.mac) = (Some(name), Some(mac));
-            }
-            Object::StorageVol { pool, name, key } => {
-                (subject.pool, subject.name, subject.key) = (Some(pool), Some(name), Some(key));
-            }
-            Object::NodeDevice { name } => subject.name = Some(name),
-            Object::Secret {
-                uuid,
-                usage_type,
-                usage,
-            } => {
-                subject.uuid = Some(uuid);
-                (subject.usage_type, subject.usage) = (Some(usage_type), Some(usage));
+        let mut subject = Subject::on_wire(object);
+        if let Object::Domain { uuid, .. } = *object
+            && self.table.asks(subject.class).contains(Attribute::Owner)
+        {
+            match self.owner(uuid, asked) {
+                Ok(owner) => subject.owner = owner,
+                Err(Unknown::Pending) => return Resolved::Pending,
+                // It has gone meanwhile, or cannot be read: the rules decide in doubt.
+                Err(Unknown::Absent | Unknown::Failed) => {}
             }
         }
         Resolved::Subject(subject)
@@ -245,23 +191,15 @@ impl<'a> View<'a> {
 
     fn domain(&self, uuid: Uuid, asked: &mut Asked) -> Fact<&'a str> {
         if let Some(name) = self.knowledge.domain(uuid) {
-            return Fact::Is(name);
+            return Ok(name);
         }
         if let Some(answer) = self.answers.get(&Question::Domains) {
-            return self.among_domains(uuid, answer);
+            return among_domains(uuid, answer);
         }
-        match self.answer(Question::Domain(uuid), asked) {
-            Fact::Is(Object::Domain { name, .. }) => Fact::Is(name),
-            other => other.other(),
+        match self.answer(Question::Domain(uuid), asked)? {
+            Object::Domain { name, .. } => Ok(name),
+            _ => Err(Unknown::Failed),
         }
-    }
-
-    fn among_domains(&self, uuid: Uuid, answer: &'a Answer) -> Fact<&'a str> {
-        let Answer::Domains(domains) = answer else {
-            return Fact::Failed;
-        };
-        let listed = domains.get(&uuid);
-        listed.map_or(Fact::Absent, |listed| Fact::Is(&listed.name))
     }
 
     /// The owner of a domain by the first mark that has one.
@@ -278,73 +216,96 @@ impl<'a> View<'a> {
                     }
                     Some(Answer::Owner(Some(found))) => owner = Owner::Is(found),
                     Some(Answer::Owner(None)) => {}
-                    Some(Answer::Absent) => return Fact::Absent,
-                    Some(_) => return Fact::Failed,
+                    Some(Answer::Absent) => return Err(Unknown::Absent),
+                    Some(_) => return Err(Unknown::Failed),
                 },
             }
         }
         if pending {
-            Fact::Pending
+            Err(Unknown::Pending)
         } else {
-            Fact::Is(owner)
+            Ok(owner)
         }
     }
 
     fn network(&self, uuid: Uuid, asked: &mut Asked) -> Fact<&'a str> {
         if let Some(name) = self.knowledge.network(uuid) {
-            return Fact::Is(name);
+            return Ok(name);
         }
-        match self.answer(Question::Network(uuid), asked) {
-            Fact::Is(Object::Network { name, .. }) => Fact::Is(name),
-            other => other.other(),
+        match self.answer(Question::Network(uuid), asked)? {
+            Object::Network { name, .. } => Ok(name),
+            _ => Err(Unknown::Failed),
         }
     }
 
     fn pool(&self, uuid: Uuid, asked: &mut Asked) -> Fact<&'a str> {
         if let Some(name) = self.knowledge.pool(uuid) {
-            return Fact::Is(name);
+            return Ok(name);
         }
-        match self.answer(Question::Pool(uuid), asked) {
-            Fact::Is(Object::StoragePool { name, .. }) => Fact::Is(name),
-            other => other.other(),
+        match self.answer(Question::Pool(uuid), asked)? {
+            Object::StoragePool { name, .. } => Ok(name),
+            _ => Err(Unknown::Failed),
         }
     }
 
     fn secret(&self, uuid: Uuid, asked: &mut Asked) -> Fact<(i32, &'a str)> {
         if let Some(known) = self.knowledge.secret(uuid) {
-            return Fact::Is(known);
+            return Ok(known);
         }
-        match self.answer(Question::Secret(uuid), asked) {
-            Fact::Is(Object::Secret {
+        match self.answer(Question::Secret(uuid), asked)? {
+            Object::Secret {
                 usage_type, usage, ..
-            }) => Fact::Is((usage_type, usage)),
-            other => other.other(),
+            } => Ok((usage_type, usage)),
+            _ => Err(Unknown::Failed),
         }
     }
 
-    /// A volume, which is found by its pool's UUID, which is found by its name.
-    fn volume(&self, pool: &str, name: &str, asked: &mut Asked) -> Fact<Object<'a>> {
-        match self.answer(Question::PoolNamed(pool.to_owned()), asked) {
-            Fact::Is(Object::StoragePool { uuid, .. }) => {
-                self.answer(Question::Volume(uuid, name.to_owned()), asked)
-            }
-            other => other.other(),
+    fn nwfilter(&self, uuid: Uuid, asked: &mut Asked) -> Fact<&'a str> {
+        match self.answer(Question::Nwfilter(uuid), asked)? {
+            Object::Nwfilter { name, .. } => Ok(name),
+            _ => Err(Unknown::Failed),
         }
     }
 
-    /// The object that the daemon answered with.
+    /// The key of a volume, which is found by its pool's UUID, which is found by its name.
+    fn key(&self, pool: &str, name: &str, asked: &mut Asked) -> Fact<&'a str> {
+        let pool = self.answer(Question::PoolNamed(pool.to_owned()), asked)?;
+        let Object::StoragePool { uuid, .. } = pool else {
+            return Err(Unknown::Failed);
+        };
+        match self.answer(Question::Volume(uuid, name.to_owned()), asked)? {
+            Object::StorageVol { key, .. } => Ok(key),
+            _ => Err(Unknown::Failed),
+        }
+    }
+
+    fn mac(&self, interface: &str, asked: &mut Asked) -> Fact<&'a str> {
+        match self.answer(Question::Interface(interface.to_owned()), asked)? {
+            Object::Interface { mac, .. } => Ok(mac),
+            _ => Err(Unknown::Failed),
+        }
+    }
+
+    fn filter(&self, binding: &str, asked: &mut Asked) -> Fact<&'a str> {
+        match self.answer(Question::Binding(binding.to_owned()), asked)? {
+            Object::NwfilterBinding { filter, .. } => Ok(filter),
+            _ => Err(Unknown::Failed),
+        }
+    }
+
+    /// The object that the daemon answered with; one of another class is no answer.
     fn answer(&self, question: Question, asked: &mut Asked) -> Fact<Object<'a>> {
         match self.answers.get(&question) {
             None => {
                 asked.add(question);
-                Fact::Pending
+                Err(Unknown::Pending)
             }
-            Some(Answer::Absent) => Fact::Absent,
+            Some(Answer::Absent) => Err(Unknown::Absent),
             Some(Answer::Reply(reply)) => question
                 .read(reply)
                 .and_then(|payload| payload.objects().next())
-                .map_or(Fact::Failed, |found| Fact::Is(found.object)),
-            Some(_) => Fact::Failed,
+                .map_or(Err(Unknown::Failed), |found| Ok(found.object)),
+            Some(_) => Err(Unknown::Failed),
         }
     }
 
@@ -356,32 +317,19 @@ impl<'a> View<'a> {
         asked: &mut Asked,
     ) -> Resolved<'a> {
         match self.answer(question, asked) {
-            Fact::Is(object) => self.told(&object, asked),
-            Fact::Absent => Resolved::Absent,
-            Fact::Pending => Resolved::Pending,
+            Ok(object) => self.told(&object, asked),
+            Err(Unknown::Absent) => Resolved::Absent,
+            Err(Unknown::Pending) => Resolved::Pending,
             // Something may be there, of which nothing is known: the rules decide in doubt.
-            Fact::Failed => Resolved::Subject(Subject::of(class)),
+            Err(Unknown::Failed) => Resolved::Subject(Subject::of(class)),
         }
     }
 }
 
-impl<T> Fact<T> {
-    fn other<U>(self) -> Fact<U> {
-        match self {
-            Self::Absent => Fact::Absent,
-            Self::Pending => Fact::Pending,
-            // An object of another class is no answer.
-            Self::Is(_) | Self::Failed => Fact::Failed,
-        }
-    }
-
-    /// The subject without this fact: what the daemon does not say stays unknown, and the rules
-    /// decide in doubt.
-    fn without<'a>(self, subject: Subject<'a>) -> Resolved<'a> {
-        match self {
-            Self::Absent => Resolved::Absent,
-            Self::Pending => Resolved::Pending,
-            Self::Is(_) | Self::Failed => Resolved::Subject(subject),
-        }
-    }
+fn among_domains(uuid: Uuid, answer: &Answer) -> Fact<&str> {
+    let Answer::Domains(domains) = answer else {
+        return Err(Unknown::Failed);
+    };
+    let listed = domains.get(&uuid).ok_or(Unknown::Absent)?;
+    Ok(&listed.name)
 }
