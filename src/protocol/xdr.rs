@@ -169,6 +169,13 @@ fn padding(count: usize) -> usize {
     count.wrapping_neg() % 4
 }
 
+/// What `values` writes, as bytes of their own.
+pub fn write(values: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    values(&mut Writer::new(&mut bytes));
+    bytes
+}
+
 /// Appends values to a byte vector.
 #[derive(Debug)]
 pub struct Writer<'a> {

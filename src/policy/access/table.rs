@@ -29,7 +29,6 @@ pub struct Table {
     asks: Vec<(Class, Attributes)>,
     /// Places of the client's quotas.
     quotas: Vec<usize>,
-    has_guards: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +74,6 @@ impl Table {
             other,
             asks: Vec::new(),
             quotas: Vec::new(),
-            has_guards: false,
         }
     }
 
@@ -84,12 +82,11 @@ impl Table {
         let mut permissions: Vec<Entry> = Vec::new();
         permissions.resize_with(Permission::COUNT, Entry::default);
         let mut asks: Vec<(Class, Attributes)> = Vec::new();
-        let (mut everything, mut denies, mut has_guards) = (false, false, false);
+        let (mut everything, mut denies) = (false, false);
         for (place, rule) in rules.rules.iter().enumerate() {
             if !rule.serves(identities) {
                 continue;
             }
-            has_guards |= rule.guards().is_some();
             denies |= rule.is_deny() && (!rule.shadow || rules.shadow);
             everything |=
                 rule.everything && !rule.is_deny() && rule.on.is_empty() && rule.guards().is_none();
@@ -102,10 +99,7 @@ impl Table {
                 }
             }
             for (class, condition) in &rule.on {
-                match asks.iter_mut().find(|(known, _)| known == class) {
-                    Some((_, attributes)) => *attributes |= condition.attributes(),
-                    None => asks.push((*class, condition.attributes())),
-                }
+                add_asked(&mut asks, *class, condition.attributes());
             }
         }
         for (permission, entry) in Permission::all().zip(&mut permissions) {
@@ -122,13 +116,7 @@ impl Table {
             // Pools are told apart by their names.
             let mut name = Attributes::default();
             name.insert(Attribute::Name);
-            let asked = asks
-                .iter_mut()
-                .find(|(class, _)| *class == Class::StoragePool);
-            match asked {
-                Some((_, attributes)) => *attributes |= name,
-                None => asks.push((Class::StoragePool, name)),
-            }
+            add_asked(&mut asks, Class::StoragePool, name);
         }
         let mut table = Self {
             standing: Standing::Rules,
@@ -137,7 +125,6 @@ impl Table {
             gates: Vec::new(),
             asks,
             quotas,
-            has_guards,
             rules,
         };
         if !everything || denies {
@@ -176,6 +163,19 @@ impl Table {
     #[must_use]
     pub fn settle(&self, permission: Permission, subject: &Subject<'_>) -> Ruling {
         self.rule_on(permission, subject, Asked::LastTime)
+    }
+
+    /// Whether a permission is granted on an object of which nothing more can be learned, be it
+    /// only because a rule is in shadow.
+    #[must_use]
+    pub fn allows(&self, permission: Permission, subject: &Subject<'_>) -> bool {
+        matches!(self.settle(permission, subject), Ruling::Allow(_))
+    }
+
+    /// Whether the client may see an object of which nothing more can be learned.
+    #[must_use]
+    pub fn shows(&self, subject: &Subject<'_>) -> bool {
+        self.allows(Permission::getattr(subject.class), subject)
     }
 
     /// Whether the object is there for this client.
@@ -221,12 +221,6 @@ impl Table {
         let mut asks = self.asks.iter();
         asks.find(|(known, _)| *known == class)
             .map_or_else(Attributes::default, |(_, attributes)| *attributes)
-    }
-
-    /// Whether some rule of the client has guards.
-    #[must_use]
-    pub fn has_guards(&self) -> bool {
-        self.has_guards
     }
 
     /// Whether nothing is refused, only recorded.
@@ -407,6 +401,13 @@ impl Table {
             guarded,
             shadow: shadow_by,
         })
+    }
+}
+
+fn add_asked(asks: &mut Vec<(Class, Attributes)>, class: Class, more: Attributes) {
+    match asks.iter_mut().find(|(known, _)| *known == class) {
+        Some((_, attributes)) => *attributes |= more,
+        None => asks.push((class, more)),
     }
 }
 

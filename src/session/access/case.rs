@@ -5,6 +5,7 @@
 //! granted by a rule whose guards its content keeps.
 
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::look_up::looks_up;
@@ -14,11 +15,12 @@ use super::stand_in::{StandIn, Texts};
 use super::subject::{Asked, Resolved, View};
 use super::{Class, old_list::OldList};
 use crate::policy::access::{Denial, Permission, RuleId, Ruling, Subject, needs};
+use crate::policy::guard::{Content, Unreadable};
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::{Object, Uuid};
 use crate::protocol::payload::{self, Found, Payload};
 use crate::protocol::table::{ProcedureInfo, remote};
-use crate::protocol::xdr::Writer;
+use crate::protocol::xdr;
 
 /// A call that is judged.
 pub(super) struct Case<'a> {
@@ -61,6 +63,21 @@ pub(super) struct Passage {
     pub(super) granted: Option<Granted>,
     /// What others must count until it is answered.
     pub(super) claimed: Claimed,
+}
+
+impl Passage {
+    /// A call in whose arguments stand-ins are: nothing comes of it.
+    pub(super) fn with_stand_in(procedure: Procedure, arguments: Vec<u8>, texts: Texts) -> Self {
+        Self {
+            procedure,
+            arguments: Some(arguments),
+            follow: Follow::Learn,
+            texts,
+            records: Vec::new(),
+            granted: None,
+            claimed: Claimed::new(),
+        }
+    }
 }
 
 /// A permission that was granted and is to be recorded.
@@ -135,6 +152,8 @@ pub(super) struct Progress<'a> {
     pub(super) domain: Option<Uuid>,
     /// The XML in the save image that the call reads.
     pub(super) saved: Option<&'a str>,
+    /// What the call carries, once that was asked for.
+    pub(super) contents: Option<Result<Rc<[Content<'a>]>, Unreadable>>,
 }
 
 /// An object of the arguments, and what the rules know of it.
@@ -250,8 +269,7 @@ impl<'a> Case<'a> {
             },
             _ => return false,
         };
-        let getattr = Permission::getattr(parent.class);
-        !matches!(self.view.table.settle(getattr, &parent), Ruling::Allow(_))
+        !self.view.table.shows(&parent)
     }
 
     /// A name that the client wrote and that is not the object's own is corrected, so that no
@@ -261,7 +279,7 @@ impl<'a> Case<'a> {
         if object == act.found.object {
             return;
         }
-        let bytes = xdr(|writer| object.encode(writer));
+        let bytes = xdr::write(|writer| object.encode(writer));
         progress.edits.push((act.found.range.clone(), bytes));
     }
 
@@ -427,12 +445,6 @@ pub(super) fn splice(bytes: &[u8], edits: &[(Range<usize>, Vec<u8>)]) -> Vec<u8>
         .map(|(range, bytes)| (range.clone(), bytes.as_slice()))
         .collect();
     payload::splice(bytes, &edits)
-}
-
-pub(super) fn xdr(write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    write(&mut Writer::new(&mut bytes));
-    bytes
 }
 
 /// A call that asks for events: what it may name is judged with each event.

@@ -2,18 +2,20 @@
 //! and whether it keeps to guards.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use super::Class;
-use super::case::{Acted, Case, Progress, Stop, refuse, xdr};
+use super::case::{Acted, Case, Progress, Stop, refuse};
 use super::question::{Answer, Question};
 use super::subject::View;
 use crate::policy::access::{Owner, Permission, Subject};
-use crate::policy::guard::{self, Content, Guards};
+use crate::policy::guard::{self, Content, Guards, Unreadable};
 pub(super) use crate::policy::guard::{Named, NamedOwner};
 use crate::protocol::args::{self, ParamValue};
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::Object;
 use crate::protocol::table::remote;
+use crate::protocol::xdr;
 
 /// `VIR_TYPED_PARAM_STRING`.
 const TEXT: i32 = 7;
@@ -63,16 +65,11 @@ impl<'a> Case<'a> {
         guards: &Guards,
         progress: &mut Progress<'a>,
     ) -> Result<Result<(), String>, Stop> {
-        let contents = guard::contents(self.program, self.row.number, &self.args);
-        let saved = progress.saved.map(Content::domain).transpose();
-        let contents = match (contents, saved) {
-            (Ok(mut contents), Ok(saved)) => {
-                contents.extend(saved);
-                contents
-            }
-            (Err(why), _) | (_, Err(why)) => return Ok(Err(why.to_string())),
+        let contents = match self.contents(progress) {
+            Ok(contents) => contents,
+            Err(why) => return Ok(Err(why.to_string())),
         };
-        for content in &contents {
+        for content in contents.iter() {
             let size = match progress.domain.filter(|_| guards.needs_size(content)) {
                 Some(domain) => self
                     .ask_for_xml(&Question::DomainXml(domain), progress)?
@@ -84,6 +81,21 @@ impl<'a> Case<'a> {
             }
         }
         Ok(Ok(()))
+    }
+
+    /// What the call carries, with what is in the save image that it reads: read once for all the
+    /// rules and permissions that ask for it.
+    pub(super) fn contents(
+        &self,
+        progress: &mut Progress<'a>,
+    ) -> Result<Rc<[Content<'a>]>, Unreadable> {
+        let saved = progress.saved;
+        let contents = progress.contents.get_or_insert_with(|| {
+            let mut contents = guard::contents(self.program, self.row.number, &self.args)?;
+            contents.extend(saved.map(Content::domain).transpose()?);
+            Ok(contents.into())
+        });
+        contents.clone()
     }
 
     /// What the content of the call would make, rename to, restore or start; and what is there
@@ -111,7 +123,7 @@ impl<'a> Case<'a> {
                 self.hide_image(field, progress);
                 return Ok(Vec::new());
             }
-            progress.saved = Some(xml);
+            (progress.saved, progress.contents) = (Some(xml), None);
             named.push(domain);
         }
         for named in &mut named {
@@ -149,7 +161,11 @@ impl<'a> Case<'a> {
         match self.args.text(field) {
             Some(path) => {
                 let path = self.stand_in.path(path, &mut progress.texts);
-                self.edit(field, &xdr(|writer| _ = writer.string(&path)), progress);
+                self.edit(
+                    field,
+                    &xdr::write(|writer| _ = writer.string(&path)),
+                    progress,
+                );
             }
             None => {
                 let params = self.args.params("params").map(|(name, value)| match value {
@@ -160,7 +176,7 @@ impl<'a> Case<'a> {
                     value => (name, value),
                 });
                 let params: Vec<_> = params.collect();
-                let bytes = xdr(|writer| args::encode_params(&params, writer));
+                let bytes = xdr::write(|writer| args::encode_params(&params, writer));
                 self.edit("params", &bytes, progress);
             }
         }
@@ -214,7 +230,7 @@ impl<'a> Case<'a> {
             progress
                 .edits
                 .push((head, (count + 1).to_be_bytes().into()));
-            let dxml = xdr(|writer| _ = writer.string("dxml").i32(TEXT).string(xml));
+            let dxml = xdr::write(|writer| _ = writer.string("dxml").i32(TEXT).string(xml));
             progress.edits.push((params.end..params.end, dxml));
             return Some(self.row.number);
         }
@@ -223,7 +239,7 @@ impl<'a> Case<'a> {
         }
         let from = self.args.text("from")?;
         let flags = self.args.word("flags").unwrap_or(0) as u32;
-        let arguments = xdr(|writer| {
+        let arguments = xdr::write(|writer| {
             writer.string(from).optional_string(Some(xml)).u32(flags);
         });
         progress.edits = vec![(0..self.args.bytes().len(), arguments)];
@@ -307,7 +323,7 @@ impl<'a> Case<'a> {
         named.owner = NamedOwner::Is(owner.to_owned());
         let stamped = guard::stamp(xml, owner, self.view.marks);
         if let Some(stamped) = stamped.map_err(|why| self.unreadable(&why))? {
-            let bytes = xdr(|writer| _ = writer.string(&stamped));
+            let bytes = xdr::write(|writer| _ = writer.string(&stamped));
             self.edit(field, &bytes, progress);
         }
         Ok(())

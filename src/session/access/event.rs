@@ -141,19 +141,13 @@ impl Access {
             Resolved::Pending => Fate::Ask(asked),
             Resolved::Absent => Fate::Drop,
             Resolved::Subject(subject) => {
-                if self.may_hear(found.object.class()) && self.sees(&subject) {
+                if self.may_hear(found.object.class()) && self.table.shows(&subject) {
                     Fate::Pass
                 } else {
                     Fate::Drop
                 }
             }
         }
-    }
-
-    /// Whether the rules let the client see this object, or would but for one in shadow.
-    pub(super) fn sees(&self, subject: &Subject<'_>) -> bool {
-        let getattr = Permission::getattr(subject.class);
-        matches!(self.table.settle(getattr, subject), Ruling::Allow(_))
     }
 
     /// Whether the client may still be told of events of a class at all.
@@ -166,11 +160,8 @@ impl Access {
             Class::Secret => "search_secrets",
             _ => return true,
         };
-        let Some(permission) = Permission::find(Class::Connect, action) else {
-            return false;
-        };
-        let ruling = self.table.settle(permission, &Subject::of(Class::Connect));
-        matches!(ruling, Ruling::Allow(_))
+        Permission::find(Class::Connect, action)
+            .is_some_and(|permission| self.table.allows(permission, &Subject::of(Class::Connect)))
     }
 }
 

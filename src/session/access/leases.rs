@@ -78,7 +78,7 @@ impl Access {
                 Some(_) => &[],
             };
             let sees = match view.told(&object, asked) {
-                Resolved::Subject(subject) => self.sees(&subject),
+                Resolved::Subject(subject) => self.table.shows(&subject),
                 Resolved::Absent | Resolved::Pending => false,
             };
             let set = if sees { &mut visible } else { &mut hidden };

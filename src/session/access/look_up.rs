@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use super::Class;
-use super::case::{Acted, Case, Follow, Passage, Progress, hidden, splice, xdr};
+use super::case::{Acted, Case, Follow, Passage, Progress, hidden, splice};
 use super::stand_in::Texts;
 use crate::policy::access::{Ruling, Subject};
 use crate::protocol::table::ProcedureInfo;
+use crate::protocol::xdr;
 
 impl<'a> Case<'a> {
     /// A look-up by a name alone that no rule lets the client see, whatever else the object may be.
@@ -75,15 +76,15 @@ impl<'a> Case<'a> {
             let bytes = match name {
                 "path" => {
                     let path = self.stand_in.path(self.args.text(name)?, texts);
-                    xdr(|writer| _ = writer.string(&path))
+                    xdr::write(|writer| _ = writer.string(&path))
                 }
                 "name" | "key" | "usageID" | "wwnn" | "wwpn" => {
                     let text = self.stand_in.text(self.args.text(name)?, texts);
-                    xdr(|writer| _ = writer.string(&text))
+                    xdr::write(|writer| _ = writer.string(&text))
                 }
                 "mac" => {
                     let mac = self.stand_in.mac(self.args.text(name)?, texts);
-                    xdr(|writer| _ = writer.string(&mac))
+                    xdr::write(|writer| _ = writer.string(&mac))
                 }
                 "uuid" => {
                     let uuid = self.args.uuid(name)?;

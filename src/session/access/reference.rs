@@ -6,8 +6,8 @@ use super::Class;
 use super::case::{Case, Progress, Stop, refuse};
 use super::question::Question;
 use super::subject::Resolved;
-use crate::policy::access::{Attribute, Permission, RuleId, Ruling};
-use crate::policy::guard::{self, Content, Guards, Named};
+use crate::policy::access::{Attribute, Permission, RuleId};
+use crate::policy::guard::{self, Guards, Named};
 use crate::protocol::header::Program;
 use crate::protocol::object::Object;
 
@@ -26,11 +26,8 @@ impl<'a> Case<'a> {
         }
         let rule = rule.and_then(|rule| self.view.table.rule(rule));
         let guards = rule.and_then(|rule| rule.guards);
-        let contents = guard::contents(self.program, self.row.number, &self.args);
-        let saved = progress.saved.map(Content::domain).transpose();
-        let contents = contents.and_then(|contents| Ok(contents.into_iter().chain(saved?)));
-        let references = contents.and_then(|contents| {
-            let each = contents.map(|content| guard::references(&content));
+        let references = self.contents(progress).and_then(|contents| {
+            let each = contents.iter().map(guard::references);
             each.collect::<Result<Vec<_>, _>>()
         });
         let references = references.map_err(|why| self.unreadable(&why))?;
@@ -60,8 +57,7 @@ impl<'a> Case<'a> {
         if asks.is_empty() {
             return true;
         }
-        let getattr = Permission::getattr(named.class);
-        let sees = |subject: &_| matches!(table.settle(getattr, subject), Ruling::Allow(_));
+        let sees = |subject: &_| table.shows(subject);
         let by = |attribute| asks.iter().all(|asked| asked == attribute);
         let existing = match (named.class, &named.name, named.uuid, &named.usage) {
             (Class::StorageVol, ..) => return sees(&named.subject()),

@@ -1,8 +1,6 @@
 //! The client's registrations for events where the proxy has, or will have, the same.
 
-use super::case::Follow;
 use super::question::{Answers, Question};
-use super::quota::Claimed;
 use super::stand_in::Texts;
 use super::task::{Held, Kind, Task};
 use super::watches::Change;
@@ -39,15 +37,8 @@ impl Access {
             Change::Absent(callback) => {
                 let mut texts = Texts::new();
                 let id = self.stand_in.id(callback, &mut texts);
-                let passage = Passage {
-                    procedure: header.procedure,
-                    arguments: Some(id.to_be_bytes().to_vec()),
-                    follow: Follow::Learn,
-                    texts,
-                    records: Vec::new(),
-                    granted: None,
-                    claimed: Claimed::new(),
-                };
+                let arguments = id.to_be_bytes().to_vec();
+                let passage = Passage::with_stand_in(header.procedure, arguments, texts);
                 self.send(header, effect, passage, &[], None, line);
                 return Some(Verdict::Consumed);
             }

@@ -1,20 +1,20 @@
 //! Replies on their way to the client, and answers to what the proxy has asked itself.
 
-use super::case::{self, Case, Follow, Form};
+use super::case::{self, Case, Follow, Form, Passage};
 use super::question::{Answer, Answers, Question};
-use super::quota::Claimed;
+use super::redaction::redact;
 use super::stand_in::Texts;
 use super::subject::{Asked, Resolved};
-use super::task::{Kind, ROUNDS, Task};
+use super::task::{Kind, ROUNDS, Reply, Task};
 use super::{Access, Line, Note, NoteId, Outcome, What};
 use crate::policy::access::{Permission, Ruling};
 use crate::protocol::fault::Fault;
 use crate::protocol::frame::Frame;
-use crate::protocol::header::{Header, Procedure, Status};
+use crate::protocol::header::{Header, Status};
 use crate::protocol::object::Object;
 use crate::protocol::payload::{self, Payload};
 use crate::protocol::table::{self, ProcedureInfo};
-use crate::protocol::xdr::Writer;
+use crate::protocol::xdr::{self, XdrError};
 use crate::session::calls::Effect;
 use crate::session::{Peer, Verdict};
 
@@ -84,12 +84,19 @@ impl Access {
                     self.knowledge.forget(watch.class);
                 }
                 if let Some(tasks) = self.questions.answered(&question) {
-                    self.learn_answer(&question, good, payload, since);
                     let answer = if good {
                         question.good(payload, self.table.owner_marks())
                     } else {
                         question.bad(payload)
                     };
+                    match (&question, &answer) {
+                        (Question::Owner(uuid, place), Answer::Owner(owner)) => {
+                            let owner = owner.as_deref();
+                            self.knowledge.learn_owner(*uuid, *place, owner, since);
+                        }
+                        (Question::Owner(..), _) => {}
+                        _ => self.learn(header, payload, since),
+                    }
                     for task in tasks {
                         if let Some(task) = self.tasks.answered(task, &question, answer.clone()) {
                             self.resume(task, line);
@@ -111,16 +118,14 @@ impl Access {
                 if table::lookup(header.program, header.procedure).is_some_and(super::teaches) {
                     self.learn(header, payload, since);
                 }
-                let kind = Kind::Reply {
+                let reply = Reply {
                     original,
-                    procedure: header.procedure,
                     follow,
                     texts,
                     arguments,
-                    since,
                 };
                 let untouched = header.procedure == original.procedure;
-                self.finish(kind, header, payload, Answers::new(), untouched, line)
+                self.finish(reply, header, payload, Answers::new(), untouched, line)
             }
         }
     }
@@ -128,61 +133,24 @@ impl Access {
     /// Finishes a reply; the verdict is about its frame, if it is still there.
     fn finish(
         &mut self,
-        kind: Kind,
+        reply: Reply,
         header: Header,
         payload: &[u8],
         answers: Answers,
         untouched: bool,
         line: &mut Line<'_>,
     ) -> Verdict {
-        let Kind::Reply {
-            original,
-            procedure,
-            follow,
-            texts,
-            arguments,
-            since,
-        } = kind
-        else {
-            return Verdict::Consumed;
-        };
-        let fate = self.judge_reply(
-            original,
-            procedure,
-            &follow,
-            &texts,
-            &arguments,
-            header.status,
-            payload,
-            &answers,
-            line,
-        );
-        match fate {
+        let original = reply.original;
+        match self.judge_reply(&reply, header, payload, &answers, line) {
             Fate::Same if untouched => return Verdict::Relay(Peer::Client),
             Fate::Same => line.reply(original, header.status, payload),
             Fate::Other(status, bytes) => line.reply(original, status, &bytes),
             Fate::Again(texts, arguments) => {
-                let passage = super::Passage {
-                    procedure: original.procedure,
-                    arguments: Some(arguments),
-                    follow: Follow::Learn,
-                    texts,
-                    records: Vec::new(),
-                    granted: None,
-                    claimed: Claimed::new(),
-                };
+                let passage = Passage::with_stand_in(original.procedure, arguments, texts);
                 self.send(original, Effect::None, passage, &[], None, line);
             }
             Fate::Ask(asked) => {
-                let kind = Kind::Reply {
-                    original,
-                    procedure,
-                    follow,
-                    texts,
-                    arguments,
-                    since,
-                };
-                let task = Task::new(kind, header, payload, answers, line.now);
+                let task = Task::new(Kind::Reply(reply), header, payload, answers, line.now);
                 self.start(task, asked.into_questions(), line);
             }
         }
@@ -205,7 +173,7 @@ impl Access {
         match kind {
             Kind::Held | Kind::Call(_) => {}
             Kind::Event => self.resume_events(answers, line),
-            reply @ Kind::Reply { .. } => {
+            Kind::Reply(reply) => {
                 _ = self.finish(reply, header, &payload, answers, false, line);
             }
         }
@@ -253,41 +221,32 @@ impl Access {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the parts of one reply")]
     fn judge_reply(
         &mut self,
-        original: Header,
-        procedure: Procedure,
-        follow: &Follow,
-        texts: &Texts,
-        arguments: &[u8],
-        status: Status,
+        reply: &Reply,
+        header: Header,
         payload: &[u8],
         answers: &Answers,
         line: &mut Line<'_>,
     ) -> Fate {
-        let good = status == Status::OK;
-        let Some(row) = table::lookup(original.program, procedure) else {
+        let good = header.status == Status::OK;
+        let Some(row) = table::lookup(reply.original.program, header.procedure) else {
             return Fate::Same;
         };
-        if !good && !texts.is_empty() {
-            return match payload::replace_in_error(payload, texts) {
-                Ok(error) => Fate::Other(status, error),
-                Err(_) => internal(),
-            };
+        let instead = |error: Result<Vec<u8>, XdrError>| match error {
+            Ok(error) => Fate::Other(header.status, error),
+            Err(_) => internal(),
+        };
+        if !good && !reply.texts.is_empty() {
+            return instead(payload::replace_in_error(payload, &reply.texts));
         }
-        match follow {
-            Follow::Made if !good => match super::redaction::redact(payload, arguments) {
-                Ok(error) => Fate::Other(status, error),
-                Err(_) => internal(),
-            },
+        match &reply.follow {
+            Follow::Made if !good => instead(redact(payload, &reply.arguments)),
             Follow::Filter { permission, form } if good => {
                 self.filter(*permission, form, row, payload, answers)
             }
             Follow::Leases { count } if good => self.leases(*count, row, payload, answers),
-            Follow::Check if good => {
-                self.check_found(original, arguments, row, payload, answers, line)
-            }
+            Follow::Check if good => self.check_found(reply, row, payload, answers, line),
             _ => Fate::Same,
         }
     }
@@ -304,10 +263,7 @@ impl Access {
         let view = self.view(answers);
         let mut asked = Asked::default();
         let mut keep = |object: &Object<'_>| match view.told(object, &mut asked) {
-            Resolved::Subject(subject) => match self.table.settle(permission, &subject) {
-                Ruling::Allow(_) => true,
-                Ruling::Deny(_) | Ruling::Unknown => false,
-            },
+            Resolved::Subject(subject) => self.table.allows(permission, &subject),
             Resolved::Absent | Resolved::Pending => false,
         };
         let filtered = match form {
@@ -324,9 +280,7 @@ impl Access {
                     list.objects().map(|found| found.object).collect();
                 objects.extend(list.texts("names").map(|name| Object::NodeDevice { name }));
                 objects.retain(|object| keep(object));
-                let mut bytes = Vec::new();
-                old.carries.encode(&objects, &mut Writer::new(&mut bytes));
-                bytes
+                xdr::write(|writer| old.carries.encode(&objects, writer))
             }),
         };
         if !asked.is_empty() {
@@ -344,16 +298,16 @@ impl Access {
     /// A look-up has found something: the client gets it, or what it would get if it did not exist.
     fn check_found(
         &mut self,
-        original: Header,
-        arguments: &[u8],
+        reply: &Reply,
         row: &'static ProcedureInfo,
-        reply: &[u8],
+        payload: &[u8],
         answers: &Answers,
         line: &mut Line<'_>,
     ) -> Fate {
-        let Ok(found) = Payload::read(row.ret, reply) else {
+        let Ok(found) = Payload::read(row.ret, payload) else {
             return internal();
         };
+        let original = reply.original;
         let mut asked = Asked::default();
         let (mut refusals, mut is_hidden, mut grant) = (Vec::new(), false, None);
         for found in found.objects() {
@@ -388,7 +342,8 @@ impl Access {
             return Fate::Same;
         }
         let empty = Answers::new();
-        let stand_in = Payload::read(row.args, arguments).ok().and_then(|args| {
+        let args = Payload::read(row.args, &reply.arguments);
+        let stand_in = args.ok().and_then(|args| {
             let case = Case {
                 program: original.program,
                 row,
@@ -408,10 +363,7 @@ impl Access {
     /// Learns what a reply says of objects.
     fn learn(&mut self, header: Header, payload: &[u8], since: super::Since) {
         // A long list is not read for nothing.
-        if since.is_blind() {
-            return;
-        }
-        if header.status != Status::OK {
+        if since.is_blind() || header.status != Status::OK {
             return;
         }
         let Some(row) = table::lookup(header.program, header.procedure) else {
@@ -423,35 +375,10 @@ impl Access {
             }
         }
     }
-
-    fn learn_answer(
-        &mut self,
-        question: &Question,
-        good: bool,
-        payload: &[u8],
-        since: super::Since,
-    ) {
-        if let Question::Owner(uuid, place) = question {
-            let answer = if good {
-                question.good(payload, self.table.owner_marks())
-            } else {
-                question.bad(payload)
-            };
-            if let Answer::Owner(owner) = &answer {
-                let owner = owner.as_deref();
-                self.knowledge.learn_owner(*uuid, *place, owner, since);
-            }
-        } else if good {
-            let header =
-                Header::remote_call(question.procedure(), crate::protocol::header::Serial(0));
-            self.learn(header, payload, since);
-        }
-    }
 }
 
 /// A reply that cannot be judged is not passed on.
 pub(super) fn internal() -> Fate {
-    let mut bytes = Vec::new();
-    Fault::undecided().encode(&mut Writer::new(&mut bytes));
-    Fate::Other(Status::ERROR, bytes)
+    let error = xdr::write(|writer| Fault::undecided().encode(writer));
+    Fate::Other(Status::ERROR, error)
 }

@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use crate::protocol::object::{Object, Uuid};
+use crate::protocol::xdr;
 
 /// The stand-ins of one connection: nobody can guess them, so that nothing is called so.
 #[derive(Debug)]
@@ -172,8 +173,6 @@ impl StandIn {
                 }
             }
         };
-        let mut bytes = Vec::new();
-        stand_in.encode(&mut crate::protocol::xdr::Writer::new(&mut bytes));
-        bytes
+        xdr::write(|writer| stand_in.encode(writer))
     }
 }

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::case::Follow;
-use super::knowledge::Since;
 use super::question::{Answer, Answers, Question};
 use super::quota::{Claims, Turn, TurnId};
 use super::stand_in::Texts;
-use crate::protocol::header::{Header, Procedure, Serial};
+use crate::protocol::header::{Header, Serial};
 use crate::session::calls::Effect;
 
 /// How long the daemon may take to answer what a decision waits for. What it has not said by then
@@ -57,19 +56,22 @@ pub(super) enum Kind {
     Call(Effect),
     /// A call with descriptors, whose frame waits in the inbox.
     Held,
-    /// A reply to a client's call.
-    Reply {
-        /// What the client called.
-        original: Header,
-        /// What was called.
-        procedure: Procedure,
-        follow: Follow,
-        texts: Texts,
-        arguments: Vec<u8>,
-        since: Since,
-    },
+    /// A reply to a client's call, which is the task's header and payload.
+    Reply(Reply),
     /// The first of the events that wait.
     Event,
+}
+
+/// What a reply to a client's call is judged by.
+#[derive(Debug)]
+pub(super) struct Reply {
+    /// What the client called.
+    pub(super) original: Header,
+    pub(super) follow: Follow,
+    /// What is to be turned back in an error.
+    pub(super) texts: Texts,
+    /// What was called with, where that may be needed.
+    pub(super) arguments: Vec<u8>,
 }
 
 impl Task {
@@ -117,7 +119,7 @@ impl Task {
     fn call(&self) -> Option<Header> {
         match &self.kind {
             Kind::Call(_) => Some(self.header),
-            Kind::Reply { original, .. } => Some(*original),
+            Kind::Reply(reply) => Some(reply.original),
             // Its frame will be offered again.
             Kind::Held | Kind::Event => None,
         }

@@ -108,67 +108,57 @@ enum Wish {
     DeregisterOld(Watch),
 }
 
+/// The forms of calls that register or deregister. The old ones have no callback id.
+enum Form {
+    Register,
+    RegisterOld,
+    Deregister,
+    DeregisterOld,
+}
+
+/// The form of a call of the main program, and the class that it is about.
+fn form(procedure: Procedure) -> Option<(Form, Class)> {
+    Some(match procedure {
+        remote::CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY => (Form::Register, Class::Domain),
+        remote::CONNECT_NETWORK_EVENT_REGISTER_ANY => (Form::Register, Class::Network),
+        remote::CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY => (Form::Register, Class::StoragePool),
+        remote::CONNECT_SECRET_EVENT_REGISTER_ANY => (Form::Register, Class::Secret),
+        remote::CONNECT_DOMAIN_EVENT_REGISTER | remote::CONNECT_DOMAIN_EVENT_REGISTER_ANY => {
+            (Form::RegisterOld, Class::Domain)
+        }
+        remote::CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY => (Form::Deregister, Class::Domain),
+        remote::CONNECT_NETWORK_EVENT_DEREGISTER_ANY => (Form::Deregister, Class::Network),
+        remote::CONNECT_STORAGE_POOL_EVENT_DEREGISTER_ANY => (Form::Deregister, Class::StoragePool),
+        remote::CONNECT_SECRET_EVENT_DEREGISTER_ANY => (Form::Deregister, Class::Secret),
+        remote::CONNECT_DOMAIN_EVENT_DEREGISTER | remote::CONNECT_DOMAIN_EVENT_DEREGISTER_ANY => {
+            (Form::DeregisterOld, Class::Domain)
+        }
+        _ => return None,
+    })
+}
+
 impl Wish {
     fn of(procedure: Procedure, args: &Payload<'_>) -> Option<Self> {
         let word = |name| {
             let word = args.word(name)?.cast_signed();
             i32::try_from(word).ok()
         };
-        let new = |class| Some(Watch::new(class, word("eventID")?));
-        // A registration for one object is another than that for all.
-        let all = |class| new(class).filter(|_| args.objects().next().is_none());
-        Some(match procedure {
-            remote::CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY => {
-                Self::Register(all(Class::Domain)?)
-            }
-            remote::CONNECT_NETWORK_EVENT_REGISTER_ANY => Self::Register(all(Class::Network)?),
-            remote::CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY => {
-                Self::Register(all(Class::StoragePool)?)
-            }
-            remote::CONNECT_SECRET_EVENT_REGISTER_ANY => Self::Register(all(Class::Secret)?),
-            remote::CONNECT_DOMAIN_EVENT_REGISTER => {
-                Self::RegisterOld(Watch::new(Class::Domain, LIFECYCLE))
-            }
-            remote::CONNECT_DOMAIN_EVENT_REGISTER_ANY => Self::RegisterOld(new(Class::Domain)?),
-            remote::CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY => {
-                Self::Deregister(Class::Domain, word("callbackID")?)
-            }
-            remote::CONNECT_NETWORK_EVENT_DEREGISTER_ANY => {
-                Self::Deregister(Class::Network, word("callbackID")?)
-            }
-            remote::CONNECT_STORAGE_POOL_EVENT_DEREGISTER_ANY => {
-                Self::Deregister(Class::StoragePool, word("callbackID")?)
-            }
-            remote::CONNECT_SECRET_EVENT_DEREGISTER_ANY => {
-                Self::Deregister(Class::Secret, word("callbackID")?)
-            }
-            remote::CONNECT_DOMAIN_EVENT_DEREGISTER => {
-                Self::DeregisterOld(Watch::new(Class::Domain, LIFECYCLE))
-            }
-            remote::CONNECT_DOMAIN_EVENT_DEREGISTER_ANY => Self::DeregisterOld(new(Class::Domain)?),
-            _ => return None,
+        let (form, class) = form(procedure)?;
+        // The oldest calls name no event.
+        let watch = || Watch::new(class, word("eventID").unwrap_or(LIFECYCLE));
+        Some(match form {
+            // A registration for one object is another than that for all.
+            Form::Register => Self::Register(args.objects().next().is_none().then(watch)?),
+            Form::RegisterOld => Self::RegisterOld(watch()),
+            Form::Deregister => Self::Deregister(class, word("callbackID")?),
+            Form::DeregisterOld => Self::DeregisterOld(watch()),
         })
     }
 }
 
 /// Whether a call may be a matter of the proxy's registrations.
 pub(super) fn concerns(program: Program, procedure: Procedure) -> bool {
-    program == Program::REMOTE
-        && matches!(
-            procedure,
-            remote::CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY
-                | remote::CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY
-                | remote::CONNECT_NETWORK_EVENT_REGISTER_ANY
-                | remote::CONNECT_NETWORK_EVENT_DEREGISTER_ANY
-                | remote::CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY
-                | remote::CONNECT_STORAGE_POOL_EVENT_DEREGISTER_ANY
-                | remote::CONNECT_SECRET_EVENT_REGISTER_ANY
-                | remote::CONNECT_SECRET_EVENT_DEREGISTER_ANY
-                | remote::CONNECT_DOMAIN_EVENT_REGISTER
-                | remote::CONNECT_DOMAIN_EVENT_DEREGISTER
-                | remote::CONNECT_DOMAIN_EVENT_REGISTER_ANY
-                | remote::CONNECT_DOMAIN_EVENT_DEREGISTER_ANY
-        )
+    program == Program::REMOTE && form(procedure).is_some()
 }
 
 /// The call that ends a registration of the proxy's own.
