@@ -70,6 +70,33 @@ impl Fault {
         }
     }
 
+    fn internal(argument: &str) -> Self {
+        Self {
+            code: code::INTERNAL_ERROR,
+            domain: domain::RPC,
+            format: "internal error: %s",
+            argument: Some(argument.into()),
+        }
+    }
+
+    fn timeout(argument: String) -> Self {
+        Self {
+            code: code::OPERATION_TIMEOUT,
+            domain: domain::RPC,
+            format: "Timed out during operation: %s",
+            argument: Some(argument),
+        }
+    }
+
+    fn access(reason: String) -> Self {
+        Self {
+            code: code::ACCESS_DENIED,
+            domain: domain::ACCESS,
+            format: "access denied: %s",
+            argument: Some(reason),
+        }
+    }
+
     fn system(format: &'static str, argument: String) -> Self {
         let argument = Some(argument);
         Self {
@@ -94,23 +121,13 @@ impl Fault {
     /// A call that needs an open connection came before `CONNECT_OPEN`.
     #[must_use]
     pub fn not_open() -> Self {
-        Self {
-            code: code::INTERNAL_ERROR,
-            domain: domain::RPC,
-            format: "internal error: %s",
-            argument: Some("hypervisor connection not open".into()),
-        }
+        Self::internal("hypervisor connection not open")
     }
 
     /// A second `CONNECT_OPEN`.
     #[must_use]
     pub fn already_open() -> Self {
-        Self {
-            code: code::INTERNAL_ERROR,
-            domain: domain::RPC,
-            format: "internal error: %s",
-            argument: Some("connection already open".into()),
-        }
+        Self::internal("connection already open")
     }
 
     /// Arguments that cannot be read.
@@ -207,24 +224,13 @@ impl Fault {
     /// The policy does not let the client make this call.
     #[must_use]
     pub fn access_denied(reason: &'static str) -> Self {
-        Self {
-            code: code::ACCESS_DENIED,
-            domain: domain::ACCESS,
-            format: "access denied: %s",
-            argument: Some(reason.into()),
-        }
+        Self::access(reason.into())
     }
 
-    /// The access rules do not let the client make this call; the reason ends with the refusal's
-    /// id.
+    /// The access rules do not let the client make this call; the record of it has this id.
     #[must_use]
-    pub fn denied(reason: String) -> Self {
-        Self {
-            code: code::ACCESS_DENIED,
-            domain: domain::ACCESS,
-            format: "access denied: %s",
-            argument: Some(reason),
-        }
+    pub fn denied(reason: &str, id: &str) -> Self {
+        Self::access(format!("{reason} (refusal {id})"))
     }
 
     /// A call in a form that is known to kill the daemon.
@@ -243,23 +249,13 @@ impl Fault {
     /// The daemon did not say in time what a decision rests on, or said what cannot be read.
     #[must_use]
     pub fn undecided() -> Self {
-        Self {
-            code: code::OPERATION_TIMEOUT,
-            domain: domain::RPC,
-            format: "Timed out during operation: %s",
-            argument: Some("the daemon did not tell what access is decided on".into()),
-        }
+        Self::timeout("the daemon did not tell what access is decided on".into())
     }
 
     /// Others were counted for the same quota all the time.
     #[must_use]
     pub fn quota_busy() -> Self {
-        Self {
-            code: code::OPERATION_TIMEOUT,
-            domain: domain::RPC,
-            format: "Timed out during operation: %s",
-            argument: Some("other calls are still being held against the same quota".into()),
-        }
+        Self::timeout("other calls are still being held against the same quota".into())
     }
 
     /// A call with descriptors where one side of the proxy cannot carry them.
@@ -292,12 +288,7 @@ impl Fault {
     /// The daemon did not open the connection in time.
     #[must_use]
     pub fn open_timeout(upstream: &str) -> Self {
-        Self {
-            code: code::OPERATION_TIMEOUT,
-            domain: domain::RPC,
-            format: "Timed out during operation: %s",
-            argument: Some(format!("connecting to upstream '{upstream}'")),
-        }
+        Self::timeout(format!("connecting to upstream '{upstream}'"))
     }
 
     /// The daemon has gone while calls were outstanding.

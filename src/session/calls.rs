@@ -35,6 +35,24 @@ pub(super) enum Effect {
 }
 
 impl Call {
+    /// The call with this header.
+    pub(super) fn new(
+        header: &Header,
+        upstream: UpstreamId,
+        effect: Effect,
+        note: Option<NoteId>,
+    ) -> Self {
+        Self {
+            serial: header.serial,
+            program: header.program,
+            version: header.version,
+            procedure: header.procedure,
+            upstream,
+            effect,
+            note,
+        }
+    }
+
     /// The header of the call.
     pub(super) fn header(&self) -> Header {
         Header {

@@ -10,33 +10,30 @@
 //! meant has one of the two: where the data go, or whom to ask where they go.
 
 use crate::protocol::frame::Frame;
-use crate::protocol::header::{Procedure, Program};
+use crate::protocol::header::Program;
 use crate::protocol::payload::Payload;
 use crate::protocol::table::{self, remote};
 
 /// The parameter that says where the data of a migration go.
 const MIGRATE_URI: &str = "migrate_uri";
 
-/// Whether calls of this procedure have to be looked at.
-pub(super) fn may_be_deadly(program: Program, procedure: Procedure) -> bool {
-    program == Program::REMOTE
-        && matches!(
-            procedure,
-            remote::DOMAIN_MIGRATE_PERFORM3 | remote::DOMAIN_MIGRATE_PERFORM3_PARAMS
-        )
-}
-
 /// Whether this call is one of them. One that cannot be read is the daemon's to refuse.
 pub(super) fn is_deadly(frame: &Frame<'_>) -> bool {
     let header = frame.header;
-    let Some(row) = table::lookup(header.program, header.procedure) else {
+    let is_looked_at = header.program == Program::REMOTE
+        && matches!(
+            header.procedure,
+            remote::DOMAIN_MIGRATE_PERFORM3 | remote::DOMAIN_MIGRATE_PERFORM3_PARAMS
+        );
+    if !is_looked_at {
         return false;
-    };
-    let Ok(call) = Payload::read(row.args, frame.arguments()) else {
-        return false;
-    };
-    let asks_nobody = call.text("dconnuri").is_none();
-    let goes_nowhere =
-        call.text("uri").is_none() && !call.params("params").any(|(name, _)| name == MIGRATE_URI);
-    asks_nobody && goes_nowhere
+    }
+    let row = table::lookup(header.program, header.procedure);
+    let call = row.and_then(|row| Payload::read(row.args, frame.arguments()).ok());
+    call.is_some_and(|call| {
+        let asks_nobody = call.text("dconnuri").is_none();
+        let goes_nowhere = call.text("uri").is_none()
+            && !call.params("params").any(|(name, _)| name == MIGRATE_URI);
+        asks_nobody && goes_nowhere
+    })
 }

@@ -157,9 +157,9 @@ impl Session {
             // No other refusal of this connection has such an id: these are before any daemon.
             let id = format!("{}-o{}", self.setup.refusals, self.failed_opens + 1);
             let record = refusal::of_open(id.into(), denial, &table, router.generation());
-            let text = format!("{} (refusal {})", record.reason, record.id);
+            let fault = Fault::denied(&record.reason, &record.id);
             self.actions.push_back(Action::Audit(Box::new(record)));
-            return Err(Fault::denied(text));
+            return Err(fault);
         }
         let mut targets = match router.route(facts, uri) {
             Routed::Try(targets) => VecDeque::from(targets),

@@ -74,10 +74,13 @@ impl Serving {
 
     /// A call or a stream of the client's has this serial.
     pub(super) fn uses(&self, serial: Serial) -> bool {
-        let waits = |access: &Access| access.uses(serial);
-        self.calls.has(serial)
-            || self.streams.has(serial)
-            || self.access.as_deref().is_some_and(waits)
+        self.calls.has(serial) || self.streams.has(serial) || self.waits(serial)
+    }
+
+    /// A call of the client's waits for a decision under this serial.
+    fn waits(&self, serial: Serial) -> bool {
+        let access = self.access.as_deref();
+        access.is_some_and(|access| access.uses(serial))
     }
 
     /// A call of the proxy's own has this serial.
@@ -133,14 +136,38 @@ impl Serving {
         self.generation = generation;
         // What was refused by the old policy is told apart from what the new one refuses.
         self.record_counts(actions);
-        match (router.access(&setup.facts), &mut self.access) {
-            (Some(table), Some(access)) => access.set_table(Some(table), generation),
-            (None, Some(access)) => access.set_table(None, generation),
-            (Some(table), none) => {
+        match (&mut self.access, router.access(&setup.facts)) {
+            (Some(access), table) => access.set_table(table, generation),
+            (none, Some(table)) => {
                 let access = Access::new(table, generation, &self.upstream.name, setup);
                 *none = Some(Box::new(access));
             }
             (None, None) => {}
+        }
+    }
+
+    /// What decides, where there are rules, and what it decides on.
+    fn rules<'a>(
+        &'a mut self,
+        actions: &'a mut VecDeque<Action>,
+        now: Instant,
+    ) -> Option<(&'a mut Access, Line<'a>)> {
+        let line = Line {
+            upstream: self.id,
+            calls: &mut self.calls,
+            streams: &self.streams,
+            actions,
+            now,
+        };
+        Some((self.access.as_deref_mut()?, line))
+    }
+
+    /// The client's call behind an outstanding one that the daemon will not answer; `None` if it
+    /// is the proxy's own.
+    fn original(&mut self, call: &Call, actions: &mut VecDeque<Action>) -> Option<Header> {
+        match &mut self.access {
+            None => Some(call.header()),
+            Some(access) => access.original(call, actions),
         }
     }
 
@@ -196,13 +223,7 @@ impl Session {
         match serving.streams.upstream_of(&header) {
             Some(upstream) => Verdict::Relay(Peer::Upstream(upstream)),
             // It may be of a call that is not decided on yet.
-            None if serving
-                .access
-                .as_ref()
-                .is_some_and(|access| access.uses(header.serial)) =>
-            {
-                Verdict::Hold
-            }
+            None if serving.waits(header.serial) => Verdict::Hold,
             None => Verdict::Consumed,
         }
     }
@@ -213,16 +234,7 @@ impl Session {
             return Verdict::Hold;
         };
         serving.refresh(router, &self.setup, &mut self.actions);
-        let (
-            Header {
-                program,
-                version,
-                procedure,
-                serial,
-                ..
-            },
-            upstream,
-        ) = (header, serving.id);
+        let (program, procedure) = (header.program, header.procedure);
         let effect = effect(program, procedure);
         let fault = if self.leaving.is_some() {
             Some(Fault::not_open())
@@ -232,7 +244,7 @@ impl Session {
             Some(Fault::already_open())
         } else if header.kind == MessageType::CALL_WITH_FDS && !serving.descriptors {
             Some(Fault::no_descriptors())
-        } else if deadly::may_be_deadly(program, procedure) && deadly::is_deadly(frame) {
+        } else if deadly::is_deadly(frame) {
             tracing::warn!(?procedure, "a call that would kill the daemon is refused");
             Some(Fault::deadly())
         } else if effect == Effect::OpenStream
@@ -249,28 +261,14 @@ impl Session {
         if serving.calls.len() >= CALLS {
             return Verdict::Hold;
         }
-        if let Some(access) = &mut serving.access
-            && !is_forwarded_identity(program, procedure)
+        if !is_forwarded_identity(program, procedure)
+            && let Some((access, mut line)) = serving.rules(&mut self.actions, now)
         {
-            let mut line = Line {
-                upstream,
-                calls: &mut serving.calls,
-                streams: &serving.streams,
-                actions: &mut self.actions,
-                now,
-            };
             return access.call(frame, effect, &mut line);
         }
-        serving.calls.push(Call {
-            serial,
-            program,
-            version,
-            procedure,
-            upstream,
-            effect,
-            note: None,
-        });
-        Verdict::Relay(Peer::Upstream(upstream))
+        let call = Call::new(&header, serving.id, effect, None);
+        serving.calls.push(call);
+        Verdict::Relay(Peer::Upstream(serving.id))
     }
 
     /// A frame of the daemon's on an open connection.
@@ -301,17 +299,10 @@ impl Session {
             }
             return self.settle_after(Verdict::Relay(Peer::Client), now);
         } else if header.kind == MessageType::MESSAGE {
-            let Some(access) = &mut serving.access else {
-                return Verdict::Relay(Peer::Client);
+            return match serving.rules(&mut self.actions, now) {
+                Some((access, mut line)) => access.event(frame, &mut line),
+                None => Verdict::Relay(Peer::Client),
             };
-            let mut line = Line {
-                upstream: from,
-                calls: &mut serving.calls,
-                streams: &serving.streams,
-                actions: &mut self.actions,
-                now,
-            };
-            return access.event(frame, &mut line);
         } else {
             "a frame that no daemon sends"
         };
@@ -329,14 +320,7 @@ impl Session {
     ) {
         if let Phase::Serving(serving) = &mut self.phase {
             serving.refresh(router, &self.setup, &mut self.actions);
-            if let Some(access) = &mut serving.access {
-                let mut line = Line {
-                    upstream: serving.id,
-                    calls: &mut serving.calls,
-                    streams: &serving.streams,
-                    actions: &mut self.actions,
-                    now,
-                };
+            if let Some((access, mut line)) = serving.rules(&mut self.actions, now) {
                 access.acquired(turn, others, &mut line);
                 return;
             }
@@ -348,15 +332,8 @@ impl Session {
     /// Gives up what has waited too long for a decision.
     pub(super) fn give_up_decisions(&mut self, now: Instant) {
         if let Phase::Serving(serving) = &mut self.phase
-            && let Some(access) = &mut serving.access
+            && let Some((access, mut line)) = serving.rules(&mut self.actions, now)
         {
-            let mut line = Line {
-                upstream: serving.id,
-                calls: &mut serving.calls,
-                streams: &serving.streams,
-                actions: &mut self.actions,
-                now,
-            };
             access.give_up(&mut line);
         }
     }
@@ -384,11 +361,7 @@ impl Session {
             return Some(Verdict::Relay(Peer::Client));
         };
         if header.kind == MessageType::REPLY_WITH_FDS && !serving.descriptors {
-            let called = match &mut serving.access {
-                None => Some(call.header()),
-                Some(access) => access.original(&call, &mut self.actions),
-            };
-            if let Some(called) = called {
+            if let Some(called) = serving.original(&call, &mut self.actions) {
                 self.refuse(called, &Fault::no_descriptors());
             }
             return Some(Verdict::Consumed);
@@ -396,14 +369,9 @@ impl Session {
         if header.status == Status::OK {
             serving.note_reply(&call);
         }
-        if let (Some(note), Some(access)) = (call.note, &mut serving.access) {
-            let mut line = Line {
-                upstream: from,
-                calls: &mut serving.calls,
-                streams: &serving.streams,
-                actions: &mut self.actions,
-                now,
-            };
+        if let Some(note) = call.note
+            && let Some((access, mut line)) = serving.rules(&mut self.actions, now)
+        {
             return Some(access.reply(note, frame, &mut line));
         }
         Some(Verdict::Relay(Peer::Client))
@@ -428,11 +396,7 @@ impl Session {
         let fault = Fault::upstream_lost(name, &lost.to_string());
         let mut bytes = Vec::new();
         for call in serving.calls.fail(id) {
-            let waiting = match &mut serving.access {
-                None => Some(call.header()),
-                Some(access) => access.original(&call, &mut self.actions),
-            };
-            if let Some(call) = waiting {
+            if let Some(call) = serving.original(&call, &mut self.actions) {
                 fault.answer(call, &mut bytes);
             }
         }

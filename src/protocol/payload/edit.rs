@@ -75,9 +75,9 @@ pub fn filter_names(
     keep: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Vec<u8>, XdrError> {
     let is_string = |shape: &Shape| *shape == Shape::String;
-    retain(fields, reply, is_string, |_, reader| {
-        let name = reader.opaque(STRING)?;
-        Ok(std::str::from_utf8(name).is_ok_and(|name| !name.contains('\0') && keep(name)))
+    retain(fields, reply, is_string, |shape, reader| {
+        let name = shape.read_or_pass_over(reader, |_, reader| reader.string(STRING).map(Some))?;
+        Ok(name.is_some_and(&mut *keep))
     })
 }
 
@@ -100,23 +100,20 @@ pub fn filter_records(
         };
         let mut text = None;
         for its in record.fields {
-            let is_text = match its.shape {
-                Shape::String => its.name == field,
-                Shape::Optional(Shape::String) if its.name == field => {
-                    if !reader.present()? {
-                        continue;
-                    }
-                    true
-                }
-                _ => false,
-            };
-            if is_text {
-                text = str::from_utf8(reader.opaque(STRING)?).ok();
-            } else {
+            if its.name != field {
                 its.shape.skip(reader, Strings::Any)?;
+                continue;
             }
+            let read = its
+                .shape
+                .read_or_pass_over(reader, |shape, reader| match shape {
+                    Shape::String => reader.string(STRING).map(Some),
+                    Shape::Optional(Shape::String) => reader.optional_string(STRING),
+                    other => other.skip(reader, Strings::Any).map(|()| None),
+                });
+            text = read?;
         }
-        Ok(keep(text.filter(|text| !text.contains('\0'))))
+        Ok(keep(text))
     })
 }
 

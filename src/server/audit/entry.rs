@@ -11,8 +11,6 @@ use crate::policy::access::Reason;
 use crate::policy::facts::ClientFacts;
 use crate::session::access::refusal;
 
-/// Bytes of a text about the client: names are shorter, and what is longer is cut.
-const MAX_TEXT: usize = 1024;
 /// Identities of one client that are named; the policy may define many more.
 const MAX_IDENTITIES: usize = 64;
 
@@ -244,6 +242,7 @@ impl Client {
     /// Of what is proven.
     pub(super) fn of(facts: &ClientFacts) -> Self {
         let unix = facts.unix.as_ref();
+        let bounded = |text: &str| refusal::bounded(text).to_owned();
         Self {
             user: unix.and_then(|unix| unix.user.as_deref().map(bounded)),
             uid: unix.map(|unix| unix.uid),
@@ -267,12 +266,4 @@ pub(super) fn now() -> String {
     // A string takes everything.
     _ = SystemTime.format_time(&mut Writer::new(&mut text));
     text
-}
-
-fn bounded(text: &str) -> String {
-    let mut end = MAX_TEXT.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default().to_owned()
 }

@@ -79,13 +79,13 @@ impl Audit {
     /// with its first record.
     pub(crate) fn record(
         &self,
-        record: &Record,
+        record: Record,
         trail: &mut Option<Box<Trail>>,
         connection: &Arc<str>,
         client: &ClientFacts,
         policy: &Store,
     ) {
-        let trail = Trail::follow(trail, record, connection, client, policy);
+        let trail = Trail::follow(trail, &record, connection, client, policy);
         self.queue.push(trail.entry(record));
     }
 

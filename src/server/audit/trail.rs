@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::entry::{self, Client, Entry};
 use crate::policy::facts::ClientFacts;
 use crate::policy::store::{Generation, Store};
-use crate::session::access::refusal::{Record, Verdict};
+use crate::session::access::refusal::Record;
 
 /// What the records of one connection under one policy have in common.
 #[derive(Debug)]
@@ -49,31 +49,27 @@ impl Trail {
     }
 
     /// A record as it is written.
-    pub(super) fn entry(&self, record: &Record) -> Entry {
+    pub(super) fn entry(&self, record: Record) -> Entry {
         let policy = self.policy.as_ref();
-        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let count = match record.verdict {
-            Verdict::Allowed => 1,
-            _ => record.count,
-        };
+        let some = |text: String| (!text.is_empty()).then_some(text);
         Entry {
             time: entry::now(),
             verdict: record.verdict.into(),
-            id: (!record.id.is_empty()).then(|| Arc::clone(&record.id)),
+            procedure: Some(record.procedure_name()),
+            id: (!record.id.is_empty()).then_some(record.id),
             connection: Some(Arc::clone(&self.connection)),
             identities: policy.map(|policy| Arc::clone(&policy.identities)),
             client: Some(Arc::clone(&self.client)),
             listener: Some(Arc::clone(&self.listener)),
-            upstream: (!record.upstream.is_empty()).then(|| Arc::clone(&record.upstream)),
-            procedure: Some(record.procedure_name()),
-            object: some(&record.object),
+            upstream: (!record.upstream.is_empty()).then_some(record.upstream),
+            object: some(record.object),
             permission: record.permission.map(|permission| permission.to_string()),
             rule: record.rule,
             cause: record.cause.map(Into::into),
-            reason: some(&record.reason),
+            reason: some(record.reason),
             generation: Some(record.generation),
             policy: policy.map(|policy| Arc::clone(&policy.digest)),
-            count,
+            count: record.count,
         }
     }
 }

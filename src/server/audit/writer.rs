@@ -176,8 +176,7 @@ impl Writer {
     }
 
     fn recover(&mut self) {
-        let current = self.sinks.file.as_ref().is_some_and(AuditFile::is_current);
-        if self.failing && current {
+        if self.failing && self.sinks.file.as_ref().is_some_and(AuditFile::is_current) {
             tracing::info!("the audit file is written again");
             self.failing = false;
         }

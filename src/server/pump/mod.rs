@@ -200,7 +200,7 @@ impl<'a> Pump<'a> {
                 | Action::Secure
                 | Action::Authenticated
                 | Action::AuthenticationFailed(_) => self.prove(action),
-                Action::Audit(record) => self.record(&record),
+                Action::Audit(record) => self.record(*record),
                 Action::Acquire { .. } | Action::Claim { .. } | Action::Release { .. } => {
                     self.move_turn(action);
                 }
@@ -212,7 +212,7 @@ impl<'a> Pump<'a> {
         moved
     }
 
-    fn record(&mut self, record: &Record) {
+    fn record(&mut self, record: Record) {
         let Shared { audit, policy, .. } = self.shared;
         let session = &self.session;
         let trail = &mut self.trail;
@@ -270,7 +270,7 @@ impl Drop for Pump<'_> {
         self.session.handle_end();
         while let Some(action) = self.session.poll_action() {
             if let Action::Audit(record) = action {
-                self.record(&record);
+                self.record(*record);
             }
         }
     }

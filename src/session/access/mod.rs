@@ -547,22 +547,8 @@ impl Access {
 impl Line<'_> {
     /// A call goes to the daemon.
     fn relay(&mut self, header: Header, effect: Effect, note: Option<NoteId>) {
-        let Header {
-            program,
-            version,
-            procedure,
-            serial,
-            ..
-        } = header;
-        self.calls.push(Call {
-            serial,
-            program,
-            version,
-            procedure,
-            upstream: self.upstream,
-            effect,
-            note,
-        });
+        let call = Call::new(&header, self.upstream, effect, note);
+        self.calls.push(call);
     }
 
     /// An error for the client.

@@ -157,8 +157,7 @@ impl Access {
     /// Refuses a call.
     pub(super) fn refuse(&mut self, header: Header, refusal: Refusal, line: &mut Line<'_>) {
         let id = self.write(header, &refusal, Verdict::Refused, line);
-        let text = format!("{} (refusal {id})", bounded(&refusal.reason));
-        line.answer(header, &Fault::denied(text));
+        line.answer(header, &Fault::denied(bounded(&refusal.reason), &id));
     }
 
     /// Refuses a call whose arguments cannot be read, as the daemon would.
@@ -251,14 +250,13 @@ impl Access {
     }
 }
 
-/// The text, or its beginning.
-fn bounded(text: &str) -> &str {
-    let ends = (0..=MAX_TEXT).rev();
-    let mut beginnings = ends.filter_map(|end| text.get(..end));
-    match text.len() {
-        0..=MAX_TEXT => text,
-        _ => beginnings.next().unwrap_or_default(),
+/// The text, or as much of its beginning as a record has room for.
+pub(crate) fn bounded(text: &str) -> &str {
+    let mut end = MAX_TEXT.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
     }
+    text.get(..end).unwrap_or_default()
 }
 
 #[cfg(test)]
