@@ -12,6 +12,7 @@ use crate::support::libvirtd::Libvirtd;
 use crate::support::policy::{MAIN, every_route_to, listeners};
 use crate::support::process::Output;
 use crate::support::proxy::{Proxy, ProxyBuilder};
+use crate::support::records::records_in;
 use crate::support::rpc_client::RpcClient;
 use crate::support::tool::virsh;
 use crate::support::wait::eventually;
@@ -119,16 +120,6 @@ impl Host {
         );
         text
     }
-}
-
-fn records_in(file: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(file).unwrap();
-    // The last line may be on its way.
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let lines = whole
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap());
-    lines.collect()
 }
 
 /// The id in an error of `virsh`.

@@ -1,7 +1,6 @@
 //! The pump's part in quotas: turns are waited for, and given back when the session or the
 //! connection is done with them.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -20,12 +19,16 @@ type Others = Vec<(Arc<str>, Claims)>;
 /// A turn that is waited for.
 type Coming<'a> = Pin<Box<dyn Future<Output = Turn> + 'a>>;
 
-/// The turns of one connection, in each of its calls that count.
+/// The turns of one connection, each of one call that counts.
 #[derive(Default)]
-pub(super) struct Turns<'a> {
-    waiting: Vec<(TurnId, Coming<'a>)>,
-    had: HashMap<TurnId, Turn>,
-    claimed: HashMap<TurnId, Vec<Claimed>>,
+pub(super) struct Turns<'a>(Vec<(TurnId, Stage<'a>)>);
+
+/// How far a turn has come.
+enum Stage<'a> {
+    Awaited(Coming<'a>),
+    Had(Turn),
+    /// It is over, and what the call claims is counted until the call is.
+    Claimed(Vec<Claimed>),
 }
 
 impl<'a> Turns<'a> {
@@ -36,44 +39,51 @@ impl<'a> Turns<'a> {
         daemon: PathBuf,
         shared: &'a Shared,
     ) {
-        let acquired = Box::pin(shared.quotas.acquire(daemon, identities));
-        self.waiting.push((turn, acquired));
+        let coming = Box::pin(shared.quotas.acquire(daemon, identities));
+        self.0.push((turn, Stage::Awaited(coming)));
+    }
+
+    /// Takes a turn out.
+    fn take(&mut self, turn: TurnId) -> Option<Stage<'a>> {
+        let place = self.0.iter().position(|(its, _)| *its == turn)?;
+        let (_, stage) = self.0.swap_remove(place);
+        Some(stage)
     }
 
     fn claim(&mut self, turn: TurnId, claimed: Others) {
-        if let Some(had) = self.had.remove(&turn) {
-            self.claimed.insert(turn, had.claim(claimed));
-        }
+        let stage = match self.take(turn) {
+            Some(Stage::Had(had)) => Stage::Claimed(had.claim(claimed)),
+            Some(other) => other,
+            None => return,
+        };
+        self.0.push((turn, stage));
     }
 
     fn release(&mut self, turn: TurnId, is_known: bool) {
-        self.waiting.retain(|(waiting, _)| *waiting != turn);
-        self.had.remove(&turn);
-        let claimed = self.claimed.remove(&turn).unwrap_or_default();
-        if is_known {
+        if let Some(Stage::Claimed(claimed)) = self.take(turn)
+            && is_known
+        {
             claimed.into_iter().for_each(Claimed::known);
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.had.is_empty() && self.claimed.is_empty()
+        self.0.is_empty()
     }
 
     /// A turn that has come.
     fn poll(&mut self, cx: &mut Context<'_>) -> Option<(TurnId, Others)> {
-        let come = self
-            .waiting
-            .iter_mut()
-            .enumerate()
-            .find_map(|(place, (_, turn))| match turn.as_mut().poll(cx) {
-                Poll::Ready(turn) => Some((place, turn)),
-                Poll::Pending => None,
-            });
-        let (place, turn) = come?;
-        let (id, _) = self.waiting.swap_remove(place);
-        let others = turn.others();
-        self.had.insert(id, turn);
-        Some((id, others))
+        self.0.iter_mut().find_map(|(id, stage)| {
+            let Stage::Awaited(coming) = stage else {
+                return None;
+            };
+            let Poll::Ready(turn) = coming.as_mut().poll(cx) else {
+                return None;
+            };
+            let others = turn.others();
+            *stage = Stage::Had(turn);
+            Some((*id, others))
+        })
     }
 }
 

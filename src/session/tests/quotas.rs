@@ -145,12 +145,18 @@ impl Rig {
         assert_eq!(self.asked, []);
     }
 
+    /// The client makes a call before this host, which comes to wait for its turn.
+    #[track_caller]
+    fn comes_to_count(&mut self, host: &mut Host, call: &Msg) -> TurnId {
+        self.client_sends(call);
+        assert_eq!(host.serve(self), []);
+        self.awaits_turn()
+    }
+
     /// The client makes a call before this host, and what others claim.
     #[track_caller]
     fn tries(&mut self, host: &mut Host, call: &Msg, others: Claims) -> End {
-        self.client_sends(call);
-        assert_eq!(host.serve(self), []);
-        let turn = self.awaits_turn();
+        let turn = self.comes_to_count(host, call);
         self.gets_turn(turn, others);
         let mut relayed = host.serve(self);
         let end = match relayed.pop() {
@@ -668,9 +674,7 @@ fn a_volume_counts_that_grows_as_the_disk_of_a_domain() {
     // On no volume, or there is no such disk.
     for disk in ["vda", "vdz"] {
         let call = resize(4, &two, disk, 99, 0);
-        rig.client_sends(&call);
-        host.serve(&mut rig);
-        let turn = rig.awaits_turn();
+        let turn = rig.comes_to_count(&mut host, &call);
         rig.gets_turn(turn, Claims::default());
         assert_eq!(host.serve(&mut rig), std::slice::from_ref(&call));
         rig.releases(turn, true);
@@ -734,9 +738,7 @@ fn what_a_call_makes_is_claimed_until_it_is_answered() {
     let mut rig = under("domains: 9, vcpus: 9, memory: 1GiB");
     let mut host = host();
     let call = define(1, &xml("acme-4", None, 2, 3));
-    rig.client_sends(&call);
-    host.serve(&mut rig);
-    let turn = rig.awaits_turn();
+    let turn = rig.comes_to_count(&mut host, &call);
     rig.gets_turn(turn, Claims::default());
     assert_eq!(host.serve(&mut rig), std::slice::from_ref(&call));
     let mut expected = Claims::default();
@@ -765,9 +767,7 @@ fn what_was_told_before_the_turn_is_asked_anew() {
     host.domains.pop();
     host.domains.pop();
     let call = define(1, &xml("acme-4", Some(4), 1, 1));
-    rig.client_sends(&call);
-    host.serve(&mut rig);
-    let turn = rig.awaits_turn();
+    let turn = rig.comes_to_count(&mut host, &call);
     // Another was quicker.
     host.domains.push(Domain::off("acme-2", 2));
     rig.gets_turn(turn, Claims::default());
@@ -777,14 +777,18 @@ fn what_was_told_before_the_turn_is_asked_anew() {
     rig.releases(turn, true);
 }
 
+/// A call waits for its turn, with room for it.
+#[track_caller]
+fn waiting() -> (Rig, Host, Msg, TurnId) {
+    let (mut rig, mut host) = (under("domains: 9"), host());
+    let call = define(1, &xml("acme-4", None, 1, 1));
+    let turn = rig.comes_to_count(&mut host, &call);
+    (rig, host, call, turn)
+}
+
 #[test]
 fn a_turn_that_does_not_come_ends_in_an_error() {
-    let mut rig = under("domains: 9");
-    let mut host = host();
-    let call = define(1, &xml("acme-4", None, 1, 1));
-    rig.client_sends(&call);
-    host.serve(&mut rig);
-    let turn = rig.awaits_turn();
+    let (mut rig, mut host, call, turn) = waiting();
     rig.session.handle_timeout(rig.now + 29 * SECOND);
     rig.pump();
     assert_eq!(rig.asked, []);
@@ -803,12 +807,7 @@ fn a_turn_that_does_not_come_ends_in_an_error() {
 
 #[test]
 fn a_daemon_that_does_not_answer_keeps_no_turn() {
-    let mut rig = under("domains: 9");
-    let mut host = host();
-    let call = define(1, &xml("acme-4", None, 1, 1));
-    rig.client_sends(&call);
-    host.serve(&mut rig);
-    let turn = rig.awaits_turn();
+    let (mut rig, _, call, turn) = waiting();
     rig.gets_turn(turn, Claims::default());
     rig.session.handle_timeout(rig.now + 31 * SECOND);
     rig.pump();
@@ -826,9 +825,7 @@ fn a_daemon_that_dies_gives_back_turns_and_leaves_claims() {
         .collect();
     let mut turns = Vec::new();
     for call in &calls {
-        rig.client_sends(call);
-        host.serve(&mut rig);
-        turns.push(rig.awaits_turn());
+        turns.push(rig.comes_to_count(&mut host, call));
     }
     rig.gets_turn(turns[0], Claims::default());
     assert_eq!(host.serve(&mut rig), [calls[0].clone()]);
@@ -851,12 +848,7 @@ fn a_daemon_that_dies_gives_back_turns_and_leaves_claims() {
 
 #[test]
 fn a_policy_that_changes_meanwhile_counts_from_then_on() {
-    let mut rig = under("domains: 9");
-    let mut host = host();
-    let call = define(1, &xml("acme-4", None, 1, 1));
-    rig.client_sends(&call);
-    host.serve(&mut rig);
-    let turn = rig.awaits_turn();
+    let (mut rig, mut host, call, turn) = waiting();
     rig.router.generation += 1;
     rig.router.access = table("domains: 2", "", RULES);
     rig.gets_turn(turn, Claims::default());
@@ -869,12 +861,7 @@ fn a_policy_that_changes_meanwhile_counts_from_then_on() {
 
 #[test]
 fn a_policy_without_the_quota_lets_the_call_go_on_at_once() {
-    let mut rig = under("domains: 9");
-    let mut host = host();
-    let call = define(1, &xml("acme-4", None, 1, 1));
-    rig.client_sends(&call);
-    host.serve(&mut rig);
-    let turn = rig.awaits_turn();
+    let (mut rig, mut host, call, turn) = waiting();
     rig.router.generation += 1;
     rig.router.access = table("volumes: { acme: 1B }", "", RULES);
     rig.gets_turn(turn, Claims::default());
@@ -934,9 +921,7 @@ fn a_call_with_descriptors_waits_in_the_inbox() {
         writer.u32(0);
     })
     .with_descriptors(1);
-    rig.client_sends(&create);
-    host.serve(&mut rig);
-    let turn = rig.awaits_turn();
+    let turn = rig.comes_to_count(&mut host, &create);
     assert_eq!(rig.sent.len(), 1);
     rig.gets_turn(turn, Claims::default());
     host.serve(&mut rig);
@@ -951,9 +936,7 @@ fn a_call_with_descriptors_waits_in_the_inbox() {
     // And with room for it.
     host.domains[0].running = None;
     let create = create.with(|header| header.serial = Serial(2));
-    rig.client_sends(&create);
-    host.serve(&mut rig);
-    let turn = rig.awaits_turn();
+    let turn = rig.comes_to_count(&mut host, &create);
     rig.gets_turn(turn, Claims::default());
     assert_eq!(host.serve(&mut rig), [create]);
     rig.claims(turn);

@@ -5,7 +5,7 @@ use std::thread;
 
 use super::host::{Host, SMALL, WAYS, Way, tenant_rule, usual_access};
 use crate::support::caller::{Answer, Caller};
-use crate::support::tenants::{ACME, Driver, Xml};
+use crate::support::tenants::{ACME, Driver};
 use crate::support::value::Value;
 use crate::support::wait::eventually;
 use crate::support::wire::Frame;
@@ -108,11 +108,7 @@ fn no_call_after_the_change_is_allowed() {
 fn events_stop_and_lists_are_filtered_anew() {
     let mut host = Host::start(Driver::Test, SMALL);
     let define = |host: &Host, number| {
-        let xml = Xml {
-            driver: Driver::Test,
-            tenant: ACME,
-            dir: host.dir(),
-        };
+        let xml = host.xml(ACME);
         let dom = ("dom", ACME.object("domain", number, host.dir()));
         host.root().call("DOMAIN_UNDEFINE", &[dom]).unwrap();
         let xml = ("xml", xml.domain(number).into());

@@ -5,7 +5,7 @@ use std::thread;
 use super::host::{Host, SMALL, WAYS, Way};
 use crate::support::caller::Caller;
 use crate::support::table::{Procedure, procedures};
-use crate::support::tenants::{ACME, Driver, GLOBEX, Tenant, Xml};
+use crate::support::tenants::{ACME, Driver, GLOBEX, Tenant};
 use crate::support::value::Value;
 use crate::support::wait::eventually;
 use crate::support::wire::Frame;
@@ -95,11 +95,7 @@ fn register_all(client: &mut Caller, host: &Host) {
 fn happen(host: &Host, tenant: Tenant) {
     let mut root = host.root();
     let object = |kind, number| tenant.object(kind, number, host.dir());
-    let xml = Xml {
-        driver: host.driver,
-        tenant,
-        dir: host.dir(),
-    };
+    let xml = host.xml(tenant);
     let mut act = |procedure: &str, args: &[(&str, Value)]| {
         root.call(procedure, args).unwrap();
     };

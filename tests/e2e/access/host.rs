@@ -12,9 +12,10 @@ use crate::support::remote::by_tls;
 use crate::support::scripts::Script;
 use crate::support::system::System;
 use crate::support::tenants::{
-    ACME, Driver, GLOBEX, IDENTITIES, Size, Tenant, account, identities, settle,
+    ACME, Driver, GLOBEX, IDENTITIES, Size, Tenant, Xml, account, identities, settle,
 };
 use crate::support::tool::{Tool, python, virsh};
+use crate::support::value::Value;
 
 /// How a client comes to the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +86,15 @@ impl Host {
 
     pub(super) fn dir(&self) -> &Path {
         self.system.dir()
+    }
+
+    /// The XML of what a tenant has, or might have.
+    pub(super) fn xml(&self, tenant: Tenant) -> Xml<'_> {
+        Xml {
+            driver: self.driver,
+            tenant,
+            dir: self.dir(),
+        }
     }
 
     /// A client of the daemon itself, that may do everything.
@@ -226,4 +236,11 @@ pub(super) fn usual_access() -> String {
         tenant_rule(ACME, ""),
         tenant_rule(GLOBEX, "")
     )
+}
+
+/// Makes a call that the access rules refuse.
+#[track_caller]
+pub(super) fn denied(client: &mut Caller, name: &str, args: &[(&str, Value)]) {
+    let error = client.call(name, args).unwrap_err();
+    assert_eq!(error.code, 88, "{name}{args:?}: {error:?}");
 }

@@ -1,6 +1,6 @@
 //! What an identity may use in total.
 
-use super::host::{Host, SMALL, WAYS, tenant_rule};
+use super::host::{Host, SMALL, WAYS, denied, tenant_rule};
 use crate::support::caller::Caller;
 use crate::support::tenants::{ACME, Driver, GLOBEX, NOBODY, Xml};
 use crate::support::value::Value;
@@ -26,14 +26,6 @@ fn with_quotas() -> String {
     )
 }
 
-fn xml_of(host: &Host) -> Xml<'_> {
-    Xml {
-        driver: host.driver,
-        tenant: ACME,
-        dir: host.dir(),
-    }
-}
-
 fn define(client: &mut Caller, xml: String) -> Result<Value, i32> {
     let made = client.call("DOMAIN_DEFINE_XML", &[("xml", xml.into())]);
     made.map(|made| made[0].clone()).map_err(|error| error.code)
@@ -41,7 +33,8 @@ fn define(client: &mut Caller, xml: String) -> Result<Value, i32> {
 
 fn new_domain(host: &Host, number: usize) -> String {
     let uuid = NOBODY.uuid("domain", number);
-    xml_of(host).domain_called(&format!("acme-{number}"), uuid, 2)
+    host.xml(ACME)
+        .domain_called(&format!("acme-{number}"), uuid, 2)
 }
 
 #[test]
@@ -53,17 +46,13 @@ fn no_more_domains_are_defined_than_the_quota_says() {
             let made = define(&mut client, new_domain(&host, 90)).unwrap();
             assert_eq!(define(&mut client, new_domain(&host, 91)), Err(88));
             let transient = ("xml_desc", new_domain(&host, 91).into());
-            let error = client.call("DOMAIN_CREATE_XML", &[transient]).unwrap_err();
-            assert_eq!(error.code, 88, "{error:?}");
+            denied(&mut client, "DOMAIN_CREATE_XML", &[transient]);
             // What is there may be changed.
             define(&mut client, new_domain(&host, 90)).unwrap();
-            define(&mut client, xml_of(&host).domain(5)).unwrap();
+            define(&mut client, host.xml(ACME).domain(5)).unwrap();
             // Others have no quota.
             let mut other = host.caller("globex", way);
-            let theirs = Xml {
-                tenant: GLOBEX,
-                ..xml_of(&host)
-            };
+            let theirs = host.xml(GLOBEX);
             let theirs = theirs.domain_called("globex-90", NOBODY.uuid("domain", 80), 2);
             let theirs = define(&mut other, theirs).unwrap();
             client.call("DOMAIN_UNDEFINE", &[("dom", made)]).unwrap();
@@ -82,8 +71,7 @@ fn no_more_domains_run_than_the_quota_says() {
         let dom = |number| ("dom", ACME.object("domain", number, host.dir()));
         client.call("DOMAIN_CREATE", &[dom(2)]).unwrap();
         for start in ["DOMAIN_CREATE", "DOMAIN_CREATE_WITH_FLAGS"] {
-            let error = client.call(start, &[dom(5)]).unwrap_err();
-            assert_eq!(error.code, 88, "{error:?}");
+            denied(&mut client, start, &[dom(5)]);
         }
         client.call("DOMAIN_DESTROY", &[dom(2)]).unwrap();
         client.call("DOMAIN_CREATE", &[dom(5)]).unwrap();
@@ -97,18 +85,17 @@ fn processors_and_memory_are_counted_over_all_domains() {
     for way in WAYS {
         let mut client = host.caller("acme", way);
         let vcpus = |count: u32| {
-            let one = xml_of(&host).domain(5);
+            let one = host.xml(ACME).domain(5);
             one.replace("<vcpu>1<", &format!("<vcpu>{count}<"))
         };
         define(&mut client, vcpus(3)).unwrap();
         assert_eq!(define(&mut client, vcpus(4)), Err(88));
         let dom = || ("dom", ACME.object("domain", 5, host.dir()));
         let set = [dom(), ("nvcpus", Value::Int(4)), ("flags", Value::Int(6))];
-        let error = client.call("DOMAIN_SET_VCPUS_FLAGS", &set).unwrap_err();
-        assert_eq!(error.code, 88, "{error:?}");
+        denied(&mut client, "DOMAIN_SET_VCPUS_FLAGS", &set);
         define(&mut client, vcpus(1)).unwrap();
         let memory = |mib: u32| {
-            let one = xml_of(&host).domain(5);
+            let one = host.xml(ACME).domain(5);
             one.replace(
                 "<memory unit='MiB'>16<",
                 &format!("<memory unit='MiB'>{mib}<"),
@@ -121,8 +108,7 @@ fn processors_and_memory_are_counted_over_all_domains() {
             ("memory", Value::Int(49 << 10)),
             ("flags", Value::Int(6)),
         ];
-        let error = client.call("DOMAIN_SET_MEMORY_FLAGS", &set).unwrap_err();
-        assert_eq!(error.code, 88, "{error:?}");
+        denied(&mut client, "DOMAIN_SET_MEMORY_FLAGS", &set);
         define(&mut client, memory(16)).unwrap();
     }
 }
@@ -147,13 +133,9 @@ fn volumes_are_counted_by_their_pool() {
             ("xml", Xml::volume("acme-clone").into()),
             ("clonevol", made.clone()),
         ];
-        let error = client
-            .call("STORAGE_VOL_CREATE_XML_FROM", &clone)
-            .unwrap_err();
-        assert_eq!(error.code, 88, "{error:?}");
+        denied(&mut client, "STORAGE_VOL_CREATE_XML_FROM", &clone);
         let resize = [vol(), ("capacity", Value::Int(2 << 20))];
-        let error = client.call("STORAGE_VOL_RESIZE", &resize).unwrap_err();
-        assert_eq!(error.code, 88, "{error:?}");
+        denied(&mut client, "STORAGE_VOL_RESIZE", &resize);
         client.call("STORAGE_VOL_DELETE", &[vol()]).unwrap();
     }
 }

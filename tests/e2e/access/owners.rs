@@ -2,7 +2,7 @@
 
 use super::host::{Host, SMALL, WAYS, Way};
 use crate::support::caller::Caller;
-use crate::support::tenants::{ACME, Driver, GLOBEX, NOBODY, Tenant, Xml};
+use crate::support::tenants::{ACME, Driver, GLOBEX, NOBODY, Tenant};
 use crate::support::value::Value;
 use crate::support::wait::eventually;
 
@@ -53,11 +53,7 @@ fn own_names() -> Vec<String> {
 
 /// A domain called `name`, with `metadata` and a UUID that nobody else has.
 fn domain(host: &Host, name: &str, number: usize, metadata: &str) -> String {
-    let xml = Xml {
-        driver: host.driver,
-        tenant: ACME,
-        dir: host.dir(),
-    };
+    let xml = host.xml(ACME);
     let xml = xml.domain_called(name, NOBODY.uuid("domain", number), 5);
     let (before, rest) = xml.split_once("<metadata>").unwrap();
     let (_, after) = rest.split_once("</metadata>").unwrap();
@@ -161,19 +157,12 @@ fn nobody_takes_or_gives_away_by_marks() {
             ];
             acme.call("DOMAIN_SET_METADATA", &set).unwrap_err();
         }
-        let xml = Xml {
-            driver: Driver::Qemu,
-            tenant: ACME,
-            dir: host.dir(),
-        };
+        let xml = host.xml(ACME);
         let stolen = xml.domain(5).replace("uuid='acme'", "uuid='globex'");
         acme.call("DOMAIN_DEFINE_XML", &[("xml", stolen.into())])
             .unwrap_err();
         // Another's domain, to be an own one.
-        let xml = Xml {
-            tenant: GLOBEX,
-            ..xml
-        };
+        let xml = host.xml(GLOBEX);
         let stolen = xml.domain(5).replace("uuid='globex'", "uuid='acme'");
         acme.call("DOMAIN_DEFINE_XML", &[("xml", stolen.into())])
             .unwrap_err();

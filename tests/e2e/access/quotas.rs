@@ -28,11 +28,7 @@ fn start(driver: Driver, quota: &str) -> Host {
 
 /// The XML of one more domain of acme's.
 fn more(host: &Host, number: usize) -> String {
-    let xml = Xml {
-        driver: host.driver,
-        tenant: ACME,
-        dir: host.dir(),
-    };
+    let xml = host.xml(ACME);
     xml.domain(number)
 }
 

@@ -4,17 +4,16 @@ use std::fs;
 use std::path::Path;
 
 use super::host::{Host, SMALL, WAYS, Way, tenant_rule};
+use crate::support::records::records_in;
 use crate::support::tenants::{ACME, Driver, GLOBEX};
 use crate::support::value::Value;
 use crate::support::wait::poll;
 
 /// The records in the audit file that have this verdict.
 fn records(file: &Path, verdict: &str) -> Vec<serde_json::Value> {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let records = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let mut records = records_in(file);
+    records.retain(|record| record["verdict"] == verdict);
     records
-        .filter(|record: &serde_json::Value| record["verdict"] == verdict)
-        .collect()
 }
 
 /// Waits for a record of this verdict about this procedure.

@@ -95,28 +95,9 @@ impl Libvirtd {
             env,
             args,
         };
-        daemon.wait_until_it_serves();
+        let socket = daemon.socket();
+        wait_until_it_serves(&mut daemon.process, &socket);
         daemon
-    }
-
-    #[track_caller]
-    fn wait_until_it_serves(&mut self) {
-        let socket = self.socket();
-        let serves = poll(|| {
-            if self.process.exit_status().is_some() {
-                return Some(false);
-            }
-            // It answers nothing before its drivers are ready.
-            RpcClient::try_connect(&socket)
-                .ok()
-                .map(|mut client| !client.auth_list().is_empty())
-        });
-        assert_eq!(
-            serves,
-            Some(true),
-            "libvirtd does not serve\n{}",
-            self.process.report()
-        );
     }
 
     /// The read-write socket.
@@ -152,7 +133,8 @@ impl Libvirtd {
     pub(crate) fn restart(&mut self) {
         self.process.kill();
         self.process = launch(self.dir.path(), &self.account, &self.env, self.args);
-        self.wait_until_it_serves();
+        let socket = self.socket();
+        wait_until_it_serves(&mut self.process, &socket);
     }
 
     /// Stops it by `SIGSTOP`: connections to it succeed (the kernel sees to that), and it answers
@@ -249,4 +231,24 @@ fn kill_guest(pid_file: &Path, dir: &Path) {
             eprintln!("guest {pid:?} did not end within {DEADLINE:?}");
         }
     }
+}
+
+/// Waits until the daemon answers on this socket.
+#[track_caller]
+pub(super) fn wait_until_it_serves(process: &mut Process, socket: &Path) {
+    let serves = poll(|| {
+        if process.exit_status().is_some() {
+            return Some(false);
+        }
+        // It answers nothing before its drivers are ready.
+        RpcClient::try_connect(socket)
+            .ok()
+            .map(|mut client| !client.auth_list().is_empty())
+    });
+    assert_eq!(
+        serves,
+        Some(true),
+        "libvirtd does not serve\n{}",
+        process.report()
+    );
 }

@@ -11,6 +11,7 @@
 //!   clients by TCP and TLS;
 //! - [`table`], [`value`], [`caller`]: any call of the protocol table, as any user; [`system`]: a
 //!   real daemon with all privileges and a polkit of its own; [`tenants`]: two tenants on it;
+//! - [`records`]: the audit file;
 //! - [`scene`]: the proxy between a scripted client and a scripted upstream, and what is counted
 //!   of it.
 
@@ -26,6 +27,7 @@ pub(crate) mod pki;
 pub(crate) mod policy;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod records;
 pub(crate) mod relay;
 pub(crate) mod remote;
 pub(crate) mod rpc_client;

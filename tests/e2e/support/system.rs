@@ -10,8 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::account::Account;
 use super::bus::prepare_bus;
 use super::caller::Caller;
+use super::libvirtd::wait_until_it_serves;
 use super::process::{Process, command, find_program};
-use super::rpc_client::RpcClient;
 use super::tool::uri_at;
 use super::wait::poll;
 use super::workdir::WorkDir;
@@ -111,28 +111,9 @@ impl System {
             dir,
             first,
         };
-        system.wait_until_it_serves();
+        let socket = system.socket();
+        wait_until_it_serves(&mut system.process, &socket);
         system
-    }
-
-    #[track_caller]
-    fn wait_until_it_serves(&mut self) {
-        let socket = self.socket();
-        let serves = poll(|| {
-            if self.process.exit_status().is_some() {
-                return Some(false);
-            }
-            // It answers nothing before its drivers are ready.
-            RpcClient::try_connect(&socket)
-                .ok()
-                .map(|mut client| !client.auth_list().is_empty())
-        });
-        assert_eq!(
-            serves,
-            Some(true),
-            "libvirtd does not serve\n{}",
-            self.process.report()
-        );
     }
 
     /// The read-write socket.

@@ -47,14 +47,6 @@ fn everything(root: &mut Caller) -> String {
     names
 }
 
-fn xml_of(host: &Host, tenant: Tenant) -> Xml<'_> {
-    Xml {
-        driver: host.driver,
-        tenant,
-        dir: host.dir(),
-    }
-}
-
 #[test]
 fn a_domain_is_not_renamed_into_anothers_names() {
     let host = Host::start(Driver::Qemu, SMALL);
@@ -80,7 +72,7 @@ fn what_is_in_the_way_of_a_definition_is_not_named() {
     let host = Host::start(Driver::Qemu, SMALL);
     let before = everything(&mut host.root());
     let theirs = |kind| uuid_text(GLOBEX.uuid(kind, 1));
-    let own = xml_of(&host, ACME);
+    let own = host.xml(ACME);
     let with_uuid = |xml: String, kind: &str, number| {
         let uuid = uuid_text(ACME.uuid(kind, number));
         assert!(xml.contains(&uuid), "{xml}");
@@ -149,7 +141,7 @@ fn what_is_in_the_way_of_a_definition_is_not_named() {
 #[test]
 fn a_snapshot_is_not_redefined_as_one_of_anothers_domain() {
     let host = Host::start(Driver::Qemu, SMALL);
-    let own = xml_of(&host, ACME);
+    let own = host.xml(ACME);
     let snapshot = |domain: String| {
         format!(
             "<domainsnapshot><name>acme-other</name><state>shutoff</state>\
@@ -167,7 +159,7 @@ fn a_snapshot_is_not_redefined_as_one_of_anothers_domain() {
                 ]
             })
         };
-        redefine(&mut client, &|tenant| xml_of(&host, tenant).domain(1));
+        redefine(&mut client, &|tenant| host.xml(tenant).domain(1));
         redefine(&mut client, &|tenant| {
             own.domain_called("acme-5", tenant.uuid("domain", 1), 5)
         });
@@ -256,7 +248,7 @@ fn anothers_save_image_is_neither_restored_nor_read_nor_changed() {
             vec![("from", image(tenant, &dir)), paused()]
         });
         refused_alike(&mut client, "DOMAIN_RESTORE_FLAGS", |tenant| {
-            let xml = xml_of(&host, ACME).domain(1).into();
+            let xml = host.xml(ACME).domain(1).into();
             vec![("from", image(tenant, &dir)), ("dxml", xml), paused()]
         });
         refused_alike(&mut client, "DOMAIN_RESTORE_PARAMS", |tenant| {
@@ -267,12 +259,12 @@ fn anothers_save_image_is_neither_restored_nor_read_nor_changed() {
             vec![("file", image(tenant, &dir))]
         });
         refused_alike(&mut client, "DOMAIN_SAVE_IMAGE_DEFINE_XML", |tenant| {
-            let xml = xml_of(&host, ACME).domain(1).into();
+            let xml = host.xml(ACME).domain(1).into();
             vec![("file", image(tenant, &dir)), ("dxml", xml)]
         });
         // An own image, to be another's domain.
         refused_alike(&mut client, "DOMAIN_RESTORE_FLAGS", |tenant| {
-            let xml = xml_of(&host, tenant).domain(1).into();
+            let xml = host.xml(tenant).domain(1).into();
             vec![("from", image(ACME, &dir)), ("dxml", xml), paused()]
         });
         let file = ("file", image(ACME, &dir));
@@ -317,12 +309,12 @@ fn no_domain_comes_or_goes_as_anothers_by_migration() {
                 vec![dom(), params(tenant, number)]
             });
             refused_alike(&mut client, "DOMAIN_MIGRATE_PREPARE_TUNNEL3", |tenant| {
-                let xml = xml_of(&host, ACME).domain(5).into();
+                let xml = host.xml(ACME).domain(5).into();
                 vec![dname(tenant), ("dom_xml", xml)]
             });
             refused_alike(&mut client, "DOMAIN_MIGRATE_PREPARE3_PARAMS", |tenant| {
                 let (_, name) = params(tenant, number);
-                let xml = text_param("destination_xml", &xml_of(&host, ACME).domain(5));
+                let xml = text_param("destination_xml", &host.xml(ACME).domain(5));
                 let name = name.list()[0].clone();
                 vec![("params", Value::List(vec![name, xml]))]
             });
@@ -394,7 +386,7 @@ fn hostile(xml: &Xml<'_>, name: &str) -> Vec<String> {
 fn hostile_documents_make_nothing_of_anothers() {
     let host = Host::start(Driver::Qemu, SMALL);
     let before = everything(&mut host.root());
-    let own = xml_of(&host, ACME);
+    let own = host.xml(ACME);
     for way in WAYS {
         let mut client = host.caller("acme", way);
         for (name, field) in [

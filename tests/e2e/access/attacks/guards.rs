@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use super::super::host::{Host, SMALL, WAYS, tenant_rule};
-use crate::support::caller::Caller;
-use crate::support::tenants::{ACME, Driver, NOBODY, Xml, uuid_text};
+use super::super::host::{Host, SMALL, WAYS, denied, tenant_rule};
+use crate::support::tenants::{ACME, Driver, NOBODY, uuid_text};
 use crate::support::value::Value;
 
 /// Acme keeps to its own directory, network and pool, and may ask QEMU but not tell it.
@@ -23,12 +22,6 @@ fn guarded(dir: &Path) -> String {
         ACME.pool_path(dir).display()
     );
     format!("access:\n{}", tenant_rule(ACME, &guards))
-}
-
-#[track_caller]
-fn denied(client: &mut Caller, name: &str, args: &[(&str, Value)]) {
-    let error = client.call(name, args).unwrap_err();
-    assert_eq!(error.code, 88, "{name}{args:?}: {error:?}");
 }
 
 /// Where a disk may not be, and where it may, however it is written.
@@ -55,11 +48,7 @@ fn paths(dir: &Path) -> [(bool, String); 12] {
 fn paths_stay_in_the_folders_of_the_rule() {
     let host = Host::with_access(Driver::Qemu, SMALL, guarded);
     let dir = host.dir();
-    let xml = Xml {
-        driver: Driver::Qemu,
-        tenant: ACME,
-        dir,
-    };
+    let xml = host.xml(ACME);
     let disk = ACME.volume_path(5, dir).display().to_string();
     let dom = || ("dom", ACME.object("domain", 5, dir));
     let config = || ("flags", Value::Int(2));
@@ -139,11 +128,7 @@ fn paths_stay_in_the_folders_of_the_rule() {
 fn domains_keep_to_what_the_rule_lets_them_have() {
     let host = Host::with_access(Driver::Qemu, SMALL, guarded);
     let dir = host.dir();
-    let xml = Xml {
-        driver: Driver::Qemu,
-        tenant: ACME,
-        dir,
-    };
+    let xml = host.xml(ACME);
     let with = |devices: &str| {
         xml.domain(5)
             .replace("<devices>", &format!("<devices>{devices}"))
