@@ -85,7 +85,7 @@ fn table(code: &mut String, program: &str, rows: &[&Vec<&str>], types: &Types<'_
         writeln!(
             code,
             "    ProcedureInfo {{ number: Procedure({}), name: {name:?}, kind: Kind::{}, \
-             priority: Priority::{}, stream: {}, acl: &[{}], filter: {}, \
+             priority: Priority::{}, stream: {}, driver: {}, acl: &[{}], filter: {}, \
              args: &[{}], ret: &[{}] }},",
             number(row),
             variant(kind),
@@ -95,6 +95,7 @@ fn table(code: &mut String, program: &str, rows: &[&Vec<&str>], types: &Types<'_
             } else {
                 format!("Some(Stream::{})", variant(stream))
             },
+            driver(name, acl).map_or("None".into(), |driver| format!("Some(Driver::{driver})")),
             acl.split("; ")
                 .filter_map(rule)
                 .collect::<Vec<_>>()
@@ -106,6 +107,39 @@ fn table(code: &mut String, program: &str, rows: &[&Vec<&str>], types: &Types<'_
         .unwrap();
     }
     writeln!(code, "];").unwrap();
+}
+
+/// The driver beside the hypervisor's that a procedure or event belongs to. Its access rule names an
+/// object of the driver's; one on the connection as a whole says it by its name.
+fn driver(name: &str, acl: &str) -> Option<&'static str> {
+    // Taking a device from the host for a guest is the hypervisor's work.
+    const OF_HYPERVISOR: [&str; 4] = [
+        "NODE_DEVICE_DETTACH",
+        "NODE_DEVICE_DETACH_FLAGS",
+        "NODE_DEVICE_RE_ATTACH",
+        "NODE_DEVICE_RESET",
+    ];
+    // By object, and by what is in the names.
+    const DRIVERS: [(&str, &str, &[&str]); 6] = [
+        ("Network", "network", &["NETWORK"]),
+        ("Storage", "storage", &["STORAGE_POOL", "STORAGE_VOL"]),
+        (
+            "Nodedev",
+            "node_device",
+            &["NODE_DEVICE", "NODE_NUM_OF_DEVICES", "NODE_LIST_DEVICES"],
+        ),
+        ("Nwfilter", "nwfilter", &["NWFILTER"]),
+        ("Secret", "secret", &["SECRET"]),
+        ("Interface", "interface", &["INTERFACE"]),
+    ];
+    let object = acl.split(':').next().unwrap_or_default();
+    if object == "domain" || name.starts_with("DOMAIN_") || OF_HYPERVISOR.contains(&name) {
+        return None;
+    }
+    let is_of = |(_, its, parts): &&(&str, &str, &[&str])| {
+        object.starts_with(its) || parts.iter().any(|part| name.contains(part))
+    };
+    DRIVERS.iter().find(is_of).map(|(driver, ..)| *driver)
 }
 
 /// `domain:write[flags&0x2==0x2]` as a `Rule` literal; `-` and `none` are no rule.

@@ -231,7 +231,8 @@ fn session_stays_within_the_runtime_directory() {
         assert!(path.starts_with("/run/user/1000/libvirt"));
     }
     for upstream in &policy.upstreams {
-        assert!(upstream.unix.starts_with("/run/user/1000/libvirt"));
+        let place = upstream.addresses.first().unwrap().place(false);
+        assert!(place.starts_with("/run/user/1000/libvirt"));
     }
     assert_eq!(
         routed(&policy, "main", "user=alice", "qemu:///session"),

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use virtproxyd::policy;
 use virtproxyd::policy::facts::ClientFacts;
 use virtproxyd::policy::model::{
-    Auth, ClientCert, Crl, Daemon, ExternalUser, ForwardIdentity, Keepalive, ListenAddress,
-    Listener, Mechanism, Policy, Routed, Sasl, Tls, TlsVersion, Upstream,
+    Address, Auth, ClientCert, Crl, Daemon, ExternalUser, ForwardIdentity, Keepalive,
+    ListenAddress, Listener, Mechanism, Policy, Routed, Sasl, Tls, TlsVersion, Upstream,
 };
 use virtproxyd::policy::store::Store;
 
@@ -110,11 +110,16 @@ fn defaults_are_libvirts() {
         *policy.upstreams.last().map(Arc::clone).unwrap(),
         Upstream {
             name: "two".into(),
-            unix: "/run/two".into(),
-            unix_ro: None,
+            addresses: vec![Address::Unix {
+                path: "/run/two".into(),
+                readonly: None,
+            }],
             connect_timeout: seconds(5),
             keepalive,
             identity: ForwardIdentity::Require,
+            reconnect: false,
+            sasl: None,
+            start: None,
         }
     );
 }
@@ -226,10 +231,8 @@ fn what_the_file_says_is_what_is_compiled() {
             count: 0
         }
     );
-    assert_eq!(
-        qemu.unix_ro.as_ref().unwrap().to_str(),
-        Some("/run/libvirt/virtqemud-sock-ro")
-    );
+    let place = qemu.addresses.first().unwrap().place(true);
+    assert_eq!(place, "/run/libvirt/virtqemud-sock-ro");
 }
 
 #[test]
@@ -557,7 +560,7 @@ fn an_explanation_is_data_too() {
         Some(&serde_json::Value::Null)
     );
     let opened = serde_json::json!({
-        "line": 15, "upstream": "one", "socket": "/run/one", "readonly": false, "uri": "qemu:///system",
+        "line": 15, "upstream": "one", "at": ["/run/one"], "readonly": false, "uri": "qemu:///system",
     });
     assert_eq!(json.pointer("/asked/outcome/open"), Some(&opened));
 }

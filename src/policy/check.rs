@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::compile::Draft;
 use super::identity::Rule;
-use super::model::{Auth, ClientCert, ListenAddress};
+use super::model::{Address, Auth, ClientCert, ListenAddress};
 use super::report::{Problem, quoted};
 use super::route::{Action, Route};
 use super::uri::Uri;
@@ -82,10 +82,13 @@ impl Checker<'_, '_> {
             let Some(upstream) = &entry.value else {
                 continue;
             };
-            for (key, path) in [
-                ("unix", Some(&upstream.unix)),
-                ("unix_ro", upstream.unix_ro.as_ref()),
-            ] {
+            let sockets = upstream.addresses.iter().flat_map(|address| match address {
+                Address::Unix { path, readonly } => {
+                    [("unix", Some(path)), ("unix_ro", readonly.as_ref())]
+                }
+                _ => [("", None); 2],
+            });
+            for (key, path) in sockets {
                 let Some(first) = path.and_then(|path| taken.get(path.as_path())) else {
                     continue;
                 };

@@ -10,7 +10,6 @@ pub use ask::{Ask, AskError};
 pub use nearest::Nearest;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -80,8 +79,8 @@ pub struct Opened {
     pub line: usize,
     /// Name of the upstream.
     pub upstream: Arc<str>,
-    /// Its socket for this client.
-    pub socket: PathBuf,
+    /// Where it is reached for this client; several are tried in turn.
+    pub at: Vec<String>,
     /// It is opened read-only.
     pub readonly: bool,
     /// URI opened there; empty lets the daemon probe.
@@ -151,13 +150,15 @@ impl Policy {
                 upstream,
                 open_uri,
                 line,
+                ..
             }) => Outcome::Open(Opened {
                 line,
                 upstream: Arc::clone(&upstream.name),
-                socket: match &upstream.unix_ro {
-                    Some(socket) if facts.readonly => socket.clone(),
-                    _ => upstream.unix.clone(),
-                },
+                at: upstream
+                    .addresses
+                    .iter()
+                    .map(|address| address.place(facts.readonly))
+                    .collect(),
                 readonly: facts.readonly,
                 uri: open_uri,
             }),
@@ -266,7 +267,7 @@ impl Step {
                     f,
                     "{margin}  => upstream {} at {}{readonly}, opening {}",
                     quoted(&opened.upstream),
-                    opened.socket.display(),
+                    opened.at.join(", "),
                     quoted(&opened.uri),
                 )
             }

@@ -12,7 +12,7 @@
 //!
 //! The way of the text: `yaml` (a tree with places) → `validate` (does it fit the schema?) → `raw`
 //! (typed as written) → `compile` (names resolved, patterns built) → `check` (does it make sense as
-//! a whole?). Decisions are in `route`, over `identity`, `uri` and `pattern`.
+//! a whole?). Decisions are in `route`, over `identity`, `uri` and `pattern`, towards an `upstream`.
 
 pub mod access;
 mod check;
@@ -33,6 +33,7 @@ mod route;
 mod schema;
 pub mod store;
 mod syntax;
+mod upstream;
 mod uri;
 mod validate;
 mod xml;

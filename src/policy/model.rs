@@ -9,6 +9,9 @@ use super::access::Access;
 pub use super::identity::{Identity, IdentitySet};
 pub use super::network::{Network, NetworkError};
 pub use super::route::Route;
+pub use super::upstream::{
+    Address, ClientSasl, ClientTls, DriverTarget, Drivers, ForwardIdentity, Target, Upstream,
+};
 
 /// One immutable policy generation. Made by [`load`](super::load) alone.
 #[derive(Debug)]
@@ -120,7 +123,7 @@ pub struct Tls {
 }
 
 /// Where revoked certificates are listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Crl {
     /// A file that must be there.
     File(PathBuf),
@@ -142,7 +145,7 @@ pub enum ClientCert {
 }
 
 /// A version of TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TlsVersion {
     /// 1.2
     Tls12,
@@ -243,45 +246,6 @@ pub struct Keepalive {
     pub interval: Option<Duration>,
     /// Unanswered pings after which the connection is closed (0 closes at the first silence).
     pub count: u32,
-}
-
-/// A driver daemon.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    /// Its name in the file.
-    pub name: Arc<str>,
-    /// Read-write socket.
-    pub unix: PathBuf,
-    /// Socket for read-only clients; `None` uses `unix` and opens read-only.
-    pub unix_ro: Option<PathBuf>,
-    /// Bound on connecting plus the opening dialogue (authentication, open, identity).
-    pub connect_timeout: Duration,
-    /// Pings to a silent daemon.
-    pub keepalive: Keepalive,
-    /// Whether the client's identity is forwarded.
-    pub identity: ForwardIdentity,
-}
-
-/// Whether the client's identity is forwarded with `CONNECT_SET_IDENTITY`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ForwardIdentity {
-    /// Forward; a daemon that refuses it is not used.
-    Require,
-    /// Forward; go on if the daemon refuses it.
-    Try,
-    /// Do not forward: the daemon sees the proxy itself.
-    Never,
-}
-
-/// Which upstream serves a client and URI, and what to open there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// The daemon.
-    pub upstream: Arc<Upstream>,
-    /// URI for its `CONNECT_OPEN`; the empty string lets the daemon probe.
-    pub open_uri: String,
-    /// Line of the policy file, from 1, of the route that chose it.
-    pub line: usize,
 }
 
 /// Outcome of routing one `CONNECT_OPEN`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::facts::ClientFacts;
 use super::identity::{Identity, IdentitySet};
-use super::model::{Policy, Routed, Target, Upstream};
+use super::model::{Drivers, Policy, Routed, Target, Upstream};
 use super::uri::{Uri, UriPattern};
 
 /// One row of the route table.
@@ -30,6 +30,8 @@ pub(super) enum Action {
         upstream: Arc<Upstream>,
         /// Opened in place of what the client asked for.
         uri: Option<String>,
+        /// Daemons that serve some drivers in its place.
+        drivers: Option<Arc<Drivers>>,
     },
     /// Through the table again with each of these in turn. They are never empty strings, so that
     /// they meet no other `probe`.
@@ -116,10 +118,15 @@ impl Route {
     /// The daemon and what to open there; `None` for a `probe` route.
     pub(super) fn target(&self, pattern: &UriPattern, asked: &Uri<'_>) -> Option<Target> {
         match &self.action {
-            Action::Open { upstream, uri } => Some(Target {
+            Action::Open {
+                upstream,
+                uri,
+                drivers,
+            } => Some(Target {
                 upstream: Arc::clone(upstream),
                 open_uri: uri.clone().unwrap_or_else(|| pattern.open_uri(asked)),
                 line: self.line,
+                drivers: drivers.clone(),
             }),
             Action::Probe(_) => None,
         }

@@ -5,6 +5,7 @@
 //! - [`frame`]: one whole frame in a buffer, and the incremental reader that finds it.
 //! - [`xdr`]: bounded cursor and writer over slices.
 //! - [`args`]: arguments and replies of the few calls that the proxy reads or makes itself.
+//! - [`driver`]: which daemon serves a procedure.
 //! - [`table`]: one static row per procedure of the five programs.
 //! - [`shape`]: of what types a payload is made.
 //! - [`object`]: domains, networks, … as they travel.
@@ -12,6 +13,7 @@
 //! - [`fault`]: errors as libvirt error replies.
 
 pub mod args;
+pub mod driver;
 pub mod fault;
 pub mod frame;
 pub mod header;

@@ -6,12 +6,12 @@
 //! calls that do not count.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::policy::model::Address;
 use crate::session::access::quota::Claims;
 
 /// How long the claims of a call stay that was not answered because a connection has ended: the
@@ -24,10 +24,10 @@ pub(crate) struct Quotas {
     accounts: Mutex<HashMap<Key, Arc<Account>>>,
 }
 
-/// A daemon, by its socket, and an identity.
+/// A daemon, by where it is reached first, and an identity.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
-    daemon: PathBuf,
+    daemon: Address,
     identity: Arc<str>,
 }
 
@@ -54,7 +54,7 @@ struct Entry {
 impl Quotas {
     /// Waits for the turn of all these identities, which are sorted, so that no two wait for each
     /// other.
-    pub(crate) async fn acquire(&self, daemon: PathBuf, identities: Vec<Arc<str>>) -> Turn {
+    pub(crate) async fn acquire(&self, daemon: Address, identities: Vec<Arc<str>>) -> Turn {
         let mut accounts = Vec::new();
         for identity in identities {
             let key = Key {
@@ -221,7 +221,14 @@ mod tests {
         identities: &[&str],
     ) -> impl Future<Output = Turn> + use<'a> {
         let identities = identities.iter().map(|&it| it.into()).collect();
-        quotas.acquire("/run/daemon".into(), identities)
+        quotas.acquire(daemon("/run/daemon"), identities)
+    }
+
+    fn daemon(path: &str) -> Address {
+        Address::Unix {
+            path: path.into(),
+            readonly: None,
+        }
     }
 
     fn poll<T>(future: impl Future<Output = T> + Unpin) -> Option<T> {
@@ -265,7 +272,7 @@ mod tests {
         assert!(poll(&mut second).is_none() && poll(&mut third).is_none());
         // Another identity's, and the same before another daemon, have nothing to do with it.
         assert!(poll(Box::pin(acquire(&quotas, &["b"]))).is_some());
-        let elsewhere = quotas.acquire("/run/other".into(), vec!["a".into()]);
+        let elsewhere = quotas.acquire(daemon("/run/other"), vec!["a".into()]);
         assert!(poll(Box::pin(elsewhere)).is_some());
         drop(first);
         assert!(poll(&mut third).is_none());
@@ -306,7 +313,7 @@ mod tests {
         // The same thing three times.
         assert_eq!(domains(&quotas, "a"), 1);
         let account = quotas.account(Key {
-            daemon: "/run/daemon".into(),
+            daemon: daemon("/run/daemon"),
             identity: "a".into(),
         });
         assert_eq!(lock(&account.claims).entries.len(), 1);

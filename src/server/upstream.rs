@@ -12,7 +12,7 @@ use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::time::{Sleep, sleep};
 
 use super::transport::Transport;
-use crate::policy::model::Upstream;
+use crate::policy::model::{Address, Upstream};
 use crate::session::UpstreamId;
 
 /// First wait for a daemon whose queue of new connections is full; doubles up to [`LAST_RETRY`].
@@ -31,11 +31,15 @@ pub(super) struct Dial {
 impl Dial {
     /// Dials the read-only socket if asked and there is one.
     pub(super) fn new(id: UpstreamId, upstream: &Upstream, readonly: bool) -> Self {
-        let path = match &upstream.unix_ro {
-            Some(path) if readonly => path,
-            _ => &upstream.unix,
+        let path = match upstream.addresses.first() {
+            Some(Address::Unix {
+                readonly: Some(path),
+                ..
+            }) if readonly => path,
+            Some(Address::Unix { path, .. }) => path,
+            _ => Path::new(""),
         };
-        let address = SocketAddrUnix::new(path.as_path() as &Path);
+        let address = SocketAddrUnix::new(path);
         Self {
             id,
             address,

@@ -35,6 +35,26 @@ pub enum Action {
         /// Dial the socket for read-only clients.
         readonly: bool,
     },
+    /// This daemon is open for its client: it is well.
+    Opened(UpstreamId),
+    /// This daemon could be reached and not be opened, or is silent: the next dial should rather
+    /// try another address, or wait.
+    Unwell {
+        /// Which.
+        id: UpstreamId,
+        /// Why.
+        why: String,
+    },
+    /// Move the SASL exchange with a daemon; the outcome comes back as `handle_upstream_sasl`.
+    ProveTo {
+        /// Which.
+        id: UpstreamId,
+        /// What it said.
+        input: ClientSaslInput,
+    },
+    /// What follows to and from this daemon travels in the security layer that the SASL exchange
+    /// with it has agreed on.
+    SecureUpstream(UpstreamId),
     /// Close this connection at once, finished or not. What it said before still comes before what
     /// is sent to the client from now on.
     Disconnect(UpstreamId),
@@ -90,4 +110,30 @@ pub enum Verdict {
     Consumed,
     /// Leave it where it is, and offer it again after the next action or upstream frame.
     Hold,
+}
+
+/// What a daemon says in a SASL exchange with the proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientSaslInput {
+    /// The mechanisms that it takes, separated by commas or spaces.
+    Mechanisms(String),
+    /// Its answer; `None` is none, which differs from an empty one.
+    Challenge(Option<Vec<u8>>),
+    /// Its last answer: for it, the exchange is complete.
+    Complete(Option<Vec<u8>>),
+}
+
+/// What the proxy says in a SASL exchange with a daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientSaslOutput {
+    /// To begin with: the mechanism, and what it says first, if anything.
+    Start(String, Option<Vec<u8>>),
+    /// To go on with.
+    Step(Option<Vec<u8>>),
+    /// The daemon has proven itself as far as the mechanism does that, and what follows may travel;
+    /// `layer` says whether in a security layer.
+    Done {
+        /// There is one.
+        layer: bool,
+    },
 }

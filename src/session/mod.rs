@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use access::quota::{Claims, TurnId};
-pub use action::{Action, Peer, Verdict};
+pub use action::{Action, ClientSaslInput, ClientSaslOutput, Peer, Verdict};
 use authenticating::Authenticating;
 pub use authenticating::{Auth, SaslInput, SaslProgress};
 use keepalive::{Keepalive, Silence};

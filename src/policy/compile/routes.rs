@@ -88,6 +88,7 @@ impl Compiler<'_, '_> {
                 Some(Action::Open {
                     upstream: Arc::clone(upstream),
                     uri: route.open.clone(),
+                    drivers: None,
                 })
             }
             (None, Some(probe)) => self.probe(route, probe, at),

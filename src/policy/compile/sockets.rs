@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Compiler;
-use crate::policy::model::{Daemon, ForwardIdentity, Keepalive, Upstream};
+use crate::policy::model::{Address, Daemon, ForwardIdentity, Keepalive, Upstream};
 use crate::policy::raw;
 use crate::policy::report::{Problem, quoted};
 use crate::policy::yaml::Pointer;
@@ -68,11 +68,16 @@ impl Compiler<'_, '_> {
         };
         Some(Arc::new(Upstream {
             name: Arc::clone(name),
-            unix: unix?,
-            unix_ro: unix_ro?,
+            addresses: vec![Address::Unix {
+                path: unix?,
+                readonly: unix_ro?,
+            }],
             connect_timeout: connect_timeout?,
             keepalive: keepalive?,
             identity,
+            reconnect: false,
+            sasl: None,
+            start: None,
         }))
     }
 

@@ -195,6 +195,10 @@ impl<'a> Pump<'a> {
                         upstream.gone = true;
                     }
                 }
+                Action::Opened(_)
+                | Action::Unwell { .. }
+                | Action::ProveTo { .. }
+                | Action::SecureUpstream(_) => {}
                 Action::Polkit
                 | Action::Sasl(_)
                 | Action::Secure

@@ -2,13 +2,13 @@
 //! connection is done with them.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::{Pump, Shared};
+use crate::policy::model::Address;
 use crate::server::quotas::{Claimed, Turn};
 use crate::session::Action;
 use crate::session::access::quota::{Claims, TurnId};
@@ -36,7 +36,7 @@ impl<'a> Turns<'a> {
         &mut self,
         turn: TurnId,
         identities: Vec<Arc<str>>,
-        daemon: PathBuf,
+        daemon: Address,
         shared: &'a Shared,
     ) {
         let coming = Box::pin(shared.quotas.acquire(daemon, identities));
@@ -93,9 +93,10 @@ impl Pump<'_> {
         let turns = self.turns.get_or_insert_default();
         match action {
             Action::Acquire { turn, identities } => {
-                // There is one: what is counted is on it.
-                let daemon = self.daemon.as_ref().map(|daemon| daemon.unix.clone());
-                turns.acquire(turn, identities, daemon.unwrap_or_default(), self.shared);
+                let daemon = self.daemon.as_ref();
+                if let Some(daemon) = daemon.and_then(|daemon| daemon.addresses.first()) {
+                    turns.acquire(turn, identities, daemon.clone(), self.shared);
+                }
             }
             Action::Claim { turn, claimed } => turns.claim(turn, claimed),
             Action::Release { turn, is_known } => turns.release(turn, is_known),

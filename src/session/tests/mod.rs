@@ -39,7 +39,7 @@ use super::{
     Verdict,
 };
 use crate::policy::facts::{ClientFacts, SaslFacts, UnixFacts};
-use crate::policy::model::{ForwardIdentity, Keepalive, Routed, Target, Upstream};
+use crate::policy::model::{Address, ForwardIdentity, Keepalive, Routed, Target, Upstream};
 use crate::protocol::args::{ConnectOpen, Feature};
 use crate::protocol::fault::Fault;
 use crate::protocol::frame::{self, Frame, Next};

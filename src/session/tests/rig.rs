@@ -6,14 +6,19 @@ use super::*;
 pub(super) fn upstream(name: &str) -> Upstream {
     Upstream {
         name: name.into(),
-        unix: format!("/run/libvirt/{name}-sock").into(),
-        unix_ro: None,
+        addresses: vec![Address::Unix {
+            path: format!("/run/libvirt/{name}-sock").into(),
+            readonly: None,
+        }],
         connect_timeout: 10 * SECOND,
         keepalive: Keepalive {
             interval: Some(5 * SECOND),
             count: 2,
         },
         identity: ForwardIdentity::Require,
+        reconnect: false,
+        sasl: None,
+        start: None,
     }
 }
 
@@ -32,6 +37,7 @@ impl Router for Table {
             upstream: Arc::clone(upstream),
             open_uri: format!("{}:///system", upstream.name),
             line: 1,
+            drivers: None,
         };
         match uri {
             "good:///" => Routed::Try(self.upstreams.iter().take(1).map(target).collect()),
@@ -245,7 +251,11 @@ impl Rig {
                     assert!(dialled.open, "disconnected twice");
                     dialled.open = false;
                 }
+                // Of health, which these conversations do not depend on.
+                Action::Opened(_) | Action::Unwell { .. } => {}
                 ask @ (Action::Polkit
+                | Action::ProveTo { .. }
+                | Action::SecureUpstream(_)
                 | Action::Sasl(_)
                 | Action::Secure
                 | Action::Authenticated
