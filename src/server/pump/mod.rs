@@ -38,9 +38,9 @@ use tokio::time::Sleep;
 
 use super::audit::Trail;
 use super::context::Context as Shared;
+use super::dial::Dial;
 use super::side::Side;
 use super::transport::Transport;
-use super::upstream::Dial;
 use crate::policy::model;
 use crate::session::access::refusal::Record;
 use crate::session::{Action, Peer, Session};
@@ -65,7 +65,7 @@ pub(super) struct Pump<'a> {
     upstream: Option<Upstream>,
     /// The daemon that was dialled last.
     daemon: Option<Arc<model::Upstream>>,
-    dial: Option<Box<Dial>>,
+    dial: Option<Box<Dial<'a>>>,
     timer: Option<Pin<Box<Sleep>>>,
     glance: Option<Pin<Box<Sleep>>>,
     end: End,
@@ -186,7 +186,7 @@ impl<'a> Pump<'a> {
                     upstream,
                     readonly,
                 } => {
-                    self.dial = Some(Box::new(Dial::new(id, &upstream, readonly)));
+                    self.dial = Some(Box::new(Dial::new(id, &upstream, readonly, self.shared)));
                     self.daemon = Some(upstream);
                 }
                 Action::Disconnect(id) => {

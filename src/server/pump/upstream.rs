@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::{End, OUTBOX, Pump, Shared};
 use crate::protocol::limits;
+use crate::server::dial::Dialled;
 use crate::server::side::Side;
 use crate::session::{Lost, Peer, Session, UpstreamId, Verdict};
 
@@ -32,7 +33,11 @@ impl Pump<'_> {
         let id = dial.id;
         self.dial = None;
         match outcome {
-            Ok(transport) => {
+            Ok(Dialled {
+                transport,
+                standing,
+            }) => {
+                standing.opened();
                 let descriptors = transport.carries_descriptors();
                 let side = Side::new(transport);
                 self.retire_upstream();
@@ -46,7 +51,7 @@ impl Pump<'_> {
                 self.session.handle_connected(id, descriptors);
             }
             Err(error) => {
-                let lost = Lost::Unreachable(error.to_string());
+                let lost = Lost::Unreachable(error);
                 self.session.handle_upstream_lost(id, &lost, now);
             }
         }
