@@ -47,6 +47,11 @@ const SLACK: Duration = Duration::from_millis(50);
 /// the daemon.
 pub(super) struct Dial<'a> {
     pub(super) id: UpstreamId,
+    dialling: Dialling<'a>,
+}
+
+/// The same, whatever the session calls it.
+struct Dialling<'a> {
     upstream: Arc<Upstream>,
     readonly: bool,
     shared: &'a Context,
@@ -109,13 +114,24 @@ impl<'a> Dial<'a> {
         readonly: bool,
         shared: &'a Context,
     ) -> Self {
+        let dialling = Dialling::new(upstream, readonly, shared);
+        Self { id, dialling }
+    }
+
+    /// Tries until there is an outcome; an error is for the log and the client.
+    pub(super) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<Dialled, String>> {
+        self.dialling.poll(cx)
+    }
+}
+
+impl<'a> Dialling<'a> {
+    fn new(upstream: &Arc<Upstream>, readonly: bool, shared: &'a Context) -> Self {
         let begun = Instant::now();
         let order = match upstream.addresses.len() {
             0 | 1 => Vec::new(),
             _ => shared.health.order(upstream, begun),
         };
         Self {
-            id,
             upstream: Arc::clone(upstream),
             readonly,
             shared,
@@ -127,8 +143,7 @@ impl<'a> Dial<'a> {
         }
     }
 
-    /// Tries until there is an outcome; an error is for the log and the client.
-    pub(super) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<Dialled, String>> {
+    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<Dialled, String>> {
         loop {
             let Some(attempt) = &mut self.attempt else {
                 match self.next_place() {
@@ -227,7 +242,7 @@ impl Attempt<'_> {
     }
 }
 
-impl Drop for Dial<'_> {
+impl Drop for Dialling<'_> {
     fn drop(&mut self) {
         if let Some(attempt) = &self.attempt
             && self.begun.elapsed() + SLACK >= self.upstream.connect_timeout
