@@ -139,15 +139,12 @@ impl Health {
         Ok(standing)
     }
 
-    /// A new policy is in force: what it no longer has is forgotten, and whoever made it may have
-    /// mended the rest.
+    /// A new policy or new certificates are in force: what the policy does not name is forgotten,
+    /// and the rest may have been mended.
     pub(super) fn reconsider(&self, policy: &Policy, now: Instant) {
         let mut upstreams = self.upstreams();
         upstreams.retain(|name, known| {
-            let is_there = policy.upstreams.iter().any(|upstream| {
-                let rest = name.strip_prefix(&*upstream.name);
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            });
+            let is_there = policy.upstreams.iter().any(|known| known.name == *name);
             if !is_there {
                 self.down.fetch_sub(known.down.len(), Ordering::Relaxed);
             }

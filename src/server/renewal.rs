@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -105,6 +105,9 @@ impl Attempt {
         match self.certificates {
             Some(certificates) => {
                 ctx.certificates.swap(certificates);
+                // A daemon that we did not trust, or that did not trust us, may be of another mind.
+                ctx.health
+                    .reconsider(&ctx.policy.load().policy, Instant::now());
                 tracing::info!("certificates and passwords read again");
             }
             None => tracing::error!("the certificates and passwords in force stay"),

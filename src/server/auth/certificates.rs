@@ -26,7 +26,8 @@ use crate::policy::report::Severity;
 #[derive(Debug, Default)]
 pub(crate) struct Certificates {
     by_listener: HashMap<Arc<str>, Arc<ServerConfig>>,
-    towards: HashMap<Arc<ClientTls>, Arc<ClientConfig>>,
+    /// By what is the same for all daemons that a template makes.
+    towards: HashMap<ClientTls, Arc<ClientConfig>>,
     sasl: HashMap<Arc<str>, Arc<SaslConfig>>,
     revoked: Revoked,
     stamps: Stamps,
@@ -80,12 +81,13 @@ impl Certificates {
         }
         for (name, tls) in policy.upstream_tls() {
             // Several upstreams may have the same files, and problems once are enough.
-            if certificates.towards.contains_key(tls) {
+            let files = without_name(tls);
+            if certificates.towards.contains_key(&files) {
                 continue;
             }
             let mut found = Vec::new();
             if let Some(config) = tls_client::configure(tls, now, &mut found) {
-                certificates.towards.insert(Arc::clone(tls), config);
+                certificates.towards.insert(files, config);
             }
             let owner = FileOwner::Upstream(Arc::clone(name));
             findings.extend(found.into_iter().map(|found| (owner.clone(), found)));
@@ -114,7 +116,7 @@ impl Certificates {
     /// What handshakes with daemons of such upstreams are made with; `None` if the policy that was
     /// read has none.
     pub(crate) fn client(&self, tls: &ClientTls) -> Option<Arc<ClientConfig>> {
-        self.towards.get(tls).map(Arc::clone)
+        self.towards.get(&without_name(tls)).map(Arc::clone)
     }
 
     /// What SASL exchanges on `listener` are made with; `None` if it has none.
@@ -127,6 +129,14 @@ impl Certificates {
         chain
             .iter()
             .any(|certificate| self.revoked.has(certificate))
+    }
+}
+
+/// The name that a daemon's certificate must have is asked for with each handshake.
+fn without_name(tls: &ClientTls) -> ClientTls {
+    ClientTls {
+        server_name: None,
+        ..tls.clone()
     }
 }
 

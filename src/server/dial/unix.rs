@@ -70,9 +70,13 @@ impl Connecting {
                 _ => return Poll::Ready(Err(error.into())),
             };
             if let Some(trouble) = trouble {
-                let why = match to_be_started(standing) {
-                    Some((path, upstream)) => starter.start(path, upstream, Instant::now()),
-                    None => Err(error.to_string()),
+                let (why, trouble) = match to_be_started(standing) {
+                    // It is meant to be there.
+                    Some((path, upstream)) => (
+                        starter.start(path, upstream, Instant::now()),
+                        Trouble::Refused,
+                    ),
+                    None => (Err(error.to_string()), trouble),
                 };
                 if let Err(why) = why {
                     return Poll::Ready(Err(Failed { why, trouble }));

@@ -208,3 +208,17 @@ async fn a_daemon_that_refuses_us_is_told_of_in_clear_words() {
         assert!(why.starts_with(expected), "{why}");
     }
 }
+
+#[tokio::test]
+async fn daemons_of_a_template_have_their_files_in_common_and_names_of_their_own() {
+    let (scene, outcome) = dial("localhost", Then::Accept, CLIENT).await;
+    outcome.unwrap();
+    let upstream = Arc::clone(&scene.shared.policy.load().policy.upstreams[0]);
+    let mut tls = upstream.tls().unwrap().as_ref().clone();
+    let certificates = scene.shared.certificates.load();
+    let config = certificates.client(&tls).unwrap();
+    tls.server_name = Some("hv12.example.com".to_owned());
+    assert!(Arc::ptr_eq(&certificates.client(&tls).unwrap(), &config));
+    tls.identity = None;
+    assert!(certificates.client(&tls).is_none());
+}
