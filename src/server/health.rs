@@ -66,7 +66,8 @@ struct Down {
 pub(super) enum Trouble {
     /// There is no such UNIX socket: the daemon may not be installed. Trying again is free.
     Absent,
-    /// Nobody listens on the UNIX socket. Trying again is free.
+    /// Nobody listens on the UNIX socket, or the daemon turns clients away at once. Trying again is
+    /// free.
     Refused,
     /// It takes a client's time, or an effort.
     Costly,
@@ -120,7 +121,7 @@ impl Health {
         place: usize,
         now: Instant,
     ) -> Result<Standing, String> {
-        let standing = Standing::new(self, upstream, place);
+        let standing = Standing::new(self, upstream, place, now);
         if self.down.load(Ordering::Relaxed) == 0 {
             return Ok(standing);
         }

@@ -4,10 +4,13 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Down, Health, Known, Trouble, entry, wait};
 use crate::policy::model::{Address, Upstream};
+
+/// A local daemon that turns a client away this soon costs so little that everybody may try.
+const QUICK: Duration = Duration::from_millis(250);
 
 /// Which address of which upstream a connection is to, or tries to be. Dropped without a word, it
 /// leaves what is known as it is.
@@ -16,16 +19,23 @@ pub(in crate::server) struct Standing {
     health: Arc<Health>,
     upstream: Arc<Upstream>,
     place: usize,
+    begun: Instant,
     /// Others wait for what becomes of this one.
     on_trial: Cell<bool>,
 }
 
 impl Standing {
-    pub(super) fn new(health: &Arc<Health>, upstream: &Arc<Upstream>, place: usize) -> Self {
+    pub(super) fn new(
+        health: &Arc<Health>,
+        upstream: &Arc<Upstream>,
+        place: usize,
+        begun: Instant,
+    ) -> Self {
         Self {
             health: Arc::clone(health),
             upstream: Arc::clone(upstream),
             place,
+            begun,
             on_trial: Cell::new(false),
         }
     }
@@ -45,7 +55,17 @@ impl Standing {
     /// It was reached and cannot be used.
     #[allow(dead_code, reason = "the session does not ask for it yet")]
     pub(in crate::server) fn unwell(&self, why: &str) {
-        self.failed(why, Trouble::Costly, Instant::now());
+        self.unwell_at(why, Instant::now());
+    }
+
+    pub(super) fn unwell_at(&self, why: &str, now: Instant) {
+        let is_local = matches!(self.address(), Some(Address::Unix { .. }));
+        let took = now.saturating_duration_since(self.begun);
+        let trouble = match is_local && took < QUICK {
+            true => Trouble::Refused,
+            false => Trouble::Costly,
+        };
+        self.failed(why, trouble, now);
     }
 
     /// What it is a connection to.

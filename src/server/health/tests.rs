@@ -108,6 +108,21 @@ fn what_fails_for_free_is_known_and_tried_by_everybody() {
 }
 
 #[test]
+fn a_local_daemon_that_turns_clients_away_at_once_is_tried_by_everybody() {
+    let case = Case::new();
+    let policy = policy("u: {unix: /run/u}");
+    let (local, far) = (&policy.upstreams[0], &upstream("far", 1));
+    let soon = case.now + SECOND / 10;
+    case.admit(local).unwrap().unwell_at("it closed", soon);
+    case.admit(local).unwrap();
+    case.admit(far).unwrap().unwell_at("it closed", soon);
+    case.admit(far).unwrap_err();
+    let late = case.now + SECOND;
+    case.admit(local).unwrap().unwell_at("no answer", late);
+    case.admit(local).unwrap_err();
+}
+
+#[test]
 fn load_spreads_over_the_addresses_that_are_well() {
     let mut case = Case::new();
     let pool = upstream("pool", 3);
