@@ -102,8 +102,13 @@ impl Standing {
             drop(upstreams);
             let upstream = &*self.upstream.name;
             match trouble {
-                Trouble::Absent => tracing::info!(upstream, %address, "no such socket: {why}"),
-                _ => tracing::warn!(upstream, %address, "driver daemon is down: {why}"),
+                Trouble::Costly => {
+                    tracing::warn!(upstream, %address, "driver daemon is down: {why}");
+                }
+                // Each client's attempt is told of anyway.
+                Trouble::Absent | Trouble::Refused => {
+                    tracing::info!(upstream, %address, "driver daemon is not there: {why}");
+                }
             }
             self.health.changed.notify_one();
             return;
