@@ -118,8 +118,6 @@ pub struct RuleRef<'a> {
     pub shadow: bool,
     /// What the content of calls that it allows must keep to.
     pub guards: Option<&'a Guards>,
-    /// The owner that is written into what is created without one.
-    pub stamp: Option<&'a str>,
 }
 
 /// Where the owner of a domain is written in its metadata.

@@ -243,7 +243,6 @@ impl Table {
             line: rule.line,
             shadow: rule.shadow || self.rules.shadow,
             guards: rule.guards(),
-            stamp: rule.stamp(),
         })
     }
 
