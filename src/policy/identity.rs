@@ -105,6 +105,11 @@ impl IdentitySet {
             .is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 
+    /// Whether any of these is one of them.
+    pub(super) fn has_any(&self, identities: &[usize]) -> bool {
+        identities.iter().any(|index| self.contains(*index))
+    }
+
     /// Their places in the file.
     pub fn iter(&self) -> impl Iterator<Item = usize> {
         (0..self.0.len() * 64).filter(|index| self.contains(*index))

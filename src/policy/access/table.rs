@@ -88,8 +88,7 @@ impl Table {
                 continue;
             }
             denies |= rule.is_deny() && (!rule.shadow || rules.shadow);
-            everything |=
-                rule.everything && !rule.is_deny() && rule.on.is_empty() && rule.guards().is_none();
+            everything |= rule.allows_everything();
             for permission in rule.permissions.iter() {
                 if let Some(entry) = permissions.get_mut(permission.index()) {
                     match rule.is_deny() {
@@ -305,11 +304,8 @@ impl Table {
     #[must_use]
     pub fn counts(&self, quota: &Quota, subject: &Subject<'_>) -> Option<bool> {
         let mut result = Some(false);
-        for rule in &self.rules.rules {
-            let is_its = rule.who.iter().flatten().any(|it| *it == quota.identity);
-            if !is_its || rule.is_deny() || !rule.makes(subject.class) {
-                continue;
-            }
+        let rules = self.rules.rules.iter();
+        for rule in rules.filter(|rule| rule.makes_for(quota.identity, subject.class)) {
             match rule.is_on(subject) {
                 Some(true) => return Some(true),
                 Some(false) => {}
