@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::facts::{ClientFacts, SaslFacts, UnixFacts, X509Facts};
+use super::known;
 use super::model::{Auth, ClientCert, ListenAddress, Listener, Network};
 use super::pattern::Pattern;
 
@@ -154,31 +155,20 @@ impl Rule {
 
     /// What the listener alone says: `Some` if clients of listener `name` have or lack this whoever
     /// they are, `None` if it depends. `listener` tells what it can prove of them, `None` if that
-    /// is not known. `known` has the same for the identities decided so far.
+    /// is not known. `decided` has the same for the identities decided so far.
     pub(super) fn on_listener(
         &self,
         name: &str,
         listener: Option<&Listener>,
-        known: &[Option<bool>],
+        decided: &[Option<bool>],
     ) -> Option<bool> {
-        // Any one that decides does; else all must agree.
-        let fold = |rules: &[Self], decisive: bool| {
-            let mut sure = Some(!decisive);
-            for rule in rules {
-                match rule.on_listener(name, listener, known) {
-                    Some(value) if value == decisive => return Some(decisive),
-                    Some(_) => {}
-                    None => sure = None,
-                }
-            }
-            sure
-        };
+        let answer = |rule: &Self| rule.on_listener(name, listener, decided);
         match self {
-            Self::Any(rules) => fold(rules, true),
-            Self::All(rules) => fold(rules, false),
-            Self::Not(rule) => rule.on_listener(name, listener, known).map(|value| !value),
+            Self::Any(rules) => known::any(rules.iter().map(answer)),
+            Self::All(rules) => known::all(rules.iter().map(answer)),
+            Self::Not(rule) => answer(rule).map(|value| !value),
             Self::Listener(names) => Some(names.iter().any(|pattern| pattern.matches(name))),
-            Self::Identity(index) => known.get(*index).copied().flatten(),
+            Self::Identity(index) => decided.get(*index).copied().flatten(),
             Self::Unix(_) | Self::X509(_) | Self::Sasl(_) | Self::Address(_) => {
                 let proves = listener.is_none_or(|listener| self.is_proven_on(listener));
                 if proves { None } else { Some(false) }

@@ -11,6 +11,7 @@ use super::rule::{OwnerMark, Quota, RuleId, RuleRef, Rules};
 use super::ruling::{Allowed, Denial, Gate, Ruling};
 use super::subject::{Attribute, Attributes, Owner, Subject};
 use crate::policy::identity::IdentitySet;
+use crate::policy::known;
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::Class;
 use gates::{Verdict, verdict};
@@ -303,16 +304,9 @@ impl Table {
     /// defined or, as a volume, created. `None`: what is not known decides.
     #[must_use]
     pub fn counts(&self, quota: &Quota, subject: &Subject<'_>) -> Option<bool> {
-        let mut result = Some(false);
         let rules = self.rules.rules.iter();
-        for rule in rules.filter(|rule| rule.makes_for(quota.identity, subject.class)) {
-            match rule.is_on(subject) {
-                Some(true) => return Some(true),
-                Some(false) => {}
-                None => result = None,
-            }
-        }
-        result
+        let making = rules.filter(|rule| rule.makes_for(quota.identity, subject.class));
+        known::any(making.map(|rule| rule.is_on(subject)))
     }
 
     fn verdict(&self, permission: Permission) -> Verdict {
