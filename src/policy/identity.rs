@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::facts::{ClientFacts, SaslFacts, UnixFacts, X509Facts};
 use super::known;
-use super::model::{Auth, ClientCert, ListenAddress, Listener, Network};
+use super::model::{Evidence, Listener, Network};
 use super::pattern::Pattern;
 
 /// A named class of clients.
@@ -163,31 +163,20 @@ impl Rule {
         decided: &[Option<bool>],
     ) -> Option<bool> {
         let answer = |rule: &Self| rule.on_listener(name, listener, decided);
+        let if_proven = |evidence| {
+            let proves = listener.is_none_or(|listener| listener.proves(evidence));
+            if proves { None } else { Some(false) }
+        };
         match self {
             Self::Any(rules) => known::any(rules.iter().map(answer)),
             Self::All(rules) => known::all(rules.iter().map(answer)),
             Self::Not(rule) => answer(rule).map(|value| !value),
             Self::Listener(names) => Some(names.iter().any(|pattern| pattern.matches(name))),
             Self::Identity(index) => decided.get(*index).copied().flatten(),
-            Self::Unix(_) | Self::X509(_) | Self::Sasl(_) | Self::Address(_) => {
-                let proves = listener.is_none_or(|listener| self.is_proven_on(listener));
-                if proves { None } else { Some(false) }
-            }
-        }
-    }
-
-    /// Whether `listener` learns of its clients what this asks for.
-    fn is_proven_on(&self, listener: &Listener) -> bool {
-        let is_unix = matches!(listener.address, ListenAddress::Unix { .. });
-        match self {
-            Self::Unix(_) => is_unix,
-            Self::Address(_) => !is_unix,
-            Self::Sasl(_) => listener.auth == Auth::Sasl,
-            Self::X509(_) => listener
-                .tls
-                .as_ref()
-                .is_some_and(|tls| tls.client_cert != ClientCert::UnsafeNone),
-            _ => true,
+            Self::Unix(_) => if_proven(Evidence::Process),
+            Self::X509(_) => if_proven(Evidence::Certificate),
+            Self::Sasl(_) => if_proven(Evidence::Sasl),
+            Self::Address(_) => if_proven(Evidence::Address),
         }
     }
 
