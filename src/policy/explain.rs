@@ -5,6 +5,7 @@ mod access;
 mod ask;
 mod nearest;
 
+pub(super) use access::Client;
 pub use access::{AccessExplanation, PermissionVerdict, Role, Verdict};
 pub use ask::{Ask, AskError};
 pub use nearest::Nearest;

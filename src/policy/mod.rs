@@ -24,6 +24,7 @@ pub mod facts;
 pub mod guard;
 mod identity;
 mod imagined;
+mod known;
 pub mod model;
 mod network;
 mod pattern;

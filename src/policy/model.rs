@@ -92,6 +92,31 @@ impl Listener {
         let sealed = self.sasl.as_ref().is_some_and(Sasl::is_sealed);
         self.tls.is_none() && !self.unsafe_plain_tcp && !sealed
     }
+
+    /// Whether it learns this of its clients.
+    pub(super) fn proves(&self, evidence: Evidence) -> bool {
+        let is_unix = matches!(self.address, ListenAddress::Unix { .. });
+        match evidence {
+            Evidence::Process => is_unix,
+            Evidence::Address => !is_unix,
+            Evidence::Certificate => self
+                .tls
+                .as_ref()
+                .is_some_and(|tls| tls.client_cert != ClientCert::UnsafeNone),
+            Evidence::Sasl => self.auth == Auth::Sasl,
+        }
+    }
+}
+
+/// What may be proven of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// The process at the other end of a UNIX socket.
+    Process,
+    Address,
+    Certificate,
+    /// A user by SASL.
+    Sasl,
 }
 
 /// How clients prove who they are.

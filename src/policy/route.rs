@@ -52,9 +52,7 @@ impl Policy {
         if self.trusted_forwarders.is_empty() || self.is_undecidable(facts) {
             return false;
         }
-        let identities = self.identities_of(facts);
-        let mut trusted = self.trusted_forwarders.iter();
-        trusted.any(|index| identities.contains(*index))
+        self.identities_of(facts).has_any(&self.trusted_forwarders)
     }
 
     /// Whether identities ask for what could not be learned of this client. It gets no route then:
@@ -112,7 +110,7 @@ impl Route {
     pub(super) fn serves_identities(&self, identities: &IdentitySet) -> bool {
         self.clients
             .as_ref()
-            .is_none_or(|clients| clients.iter().any(|index| identities.contains(*index)))
+            .is_none_or(|clients| identities.has_any(clients))
     }
 
     /// The daemon and what to open there; `None` for a `probe` route.
