@@ -6,8 +6,8 @@
 //! directions. It is a hand-written future because each direction must go on while the other waits,
 //! on the same state.
 //!
-//! - `client`: from the client to the upstream.
-//! - `upstream`: from the upstream to the client.
+//! - `client`: from the client to the upstreams.
+//! - `upstream`: from the upstreams to the client.
 //! - `clock`: timers.
 //! - `proof`: finding out who the client is.
 //! - `turns`: calls that count towards quotas.
@@ -30,7 +30,6 @@ mod upstream;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -41,9 +40,8 @@ use super::context::Context as Shared;
 use super::side::Side;
 use super::transport::Transport;
 use super::upstream::Dial;
-use crate::policy::model;
 use crate::session::access::refusal::Record;
-use crate::session::{Action, Peer, Session};
+use crate::session::{Action, Peer, Session, UpstreamId};
 pub(super) use proof::Unproven;
 use turns::Turns;
 use upstream::{Upstream, open};
@@ -56,16 +54,18 @@ const OUTBOX: usize = 256 * 1024;
 /// whose every frame is dropped or answered here is bounded by nothing else.
 const TURN: usize = 1024;
 
-/// A client connection and its upstream.
+/// A client connection and its upstreams.
 pub(super) struct Pump<'a> {
     session: Session,
     shared: &'a Shared,
     drain: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
     client: Side,
-    upstream: Option<Upstream>,
-    /// The daemon that was dialled last.
-    daemon: Option<Arc<model::Upstream>>,
-    dial: Option<Box<Dial>>,
+    upstreams: Vec<Upstream>,
+    dials: Vec<Dial>,
+    /// Whose frame the client has been given a part of.
+    writing: Option<UpstreamId>,
+    /// Frames of the proxy's own for the client that come after what a daemon said that is gone.
+    epilogue: Vec<u8>,
     timer: Option<Pin<Box<Sleep>>>,
     glance: Option<Pin<Box<Sleep>>>,
     end: End,
@@ -112,9 +112,10 @@ impl<'a> Pump<'a> {
             trail: None,
             turns: None,
             client: Side::new(client),
-            upstream: None,
-            daemon: None,
-            dial: None,
+            upstreams: Vec::new(),
+            dials: Vec::new(),
+            writing: None,
+            epilogue: Vec::new(),
             timer: None,
             glance: None,
             end: End::Open,
@@ -140,9 +141,9 @@ impl<'a> Pump<'a> {
             let mut moved = self.perform_actions();
             moved |= self.poll_proof(cx, now);
             moved |= self.poll_turns(cx, now);
-            moved |= self.poll_dial(cx, now);
+            moved |= self.poll_dials(cx, now);
             moved |= self.move_from_client(cx, now);
-            moved |= self.move_from_upstream(cx, now);
+            moved |= self.move_from_upstreams(cx, now);
             moved |= self.poll_outboxes(cx);
             moved |= self.poll_timer(cx);
             self.poll_glance(cx);
@@ -169,15 +170,18 @@ impl<'a> Pump<'a> {
                 Action::Send {
                     to: Peer::Client,
                     bytes,
-                } => match &mut self.upstream {
-                    Some(upstream) if upstream.gone => upstream.epilogue.extend(bytes),
-                    _ => self.client.outbox.push(&bytes),
-                },
+                } => {
+                    if self.upstreams.iter().any(|upstream| upstream.gone) {
+                        self.epilogue.extend(bytes);
+                    } else {
+                        self.client.outbox.push(&bytes);
+                    }
+                }
                 Action::Send {
                     to: Peer::Upstream(id),
                     bytes,
                 } => {
-                    if let Some(upstream) = open(&mut self.upstream, id) {
+                    if let Some(upstream) = open(&mut self.upstreams, id) {
                         upstream.side.outbox.push(&bytes);
                     }
                 }
@@ -185,13 +189,10 @@ impl<'a> Pump<'a> {
                     id,
                     upstream,
                     readonly,
-                } => {
-                    self.dial = Some(Box::new(Dial::new(id, &upstream, readonly)));
-                    self.daemon = Some(upstream);
-                }
+                } => self.dials.push(Dial::new(id, &upstream, readonly)),
                 Action::Disconnect(id) => {
-                    self.dial.take_if(|dial| dial.id == id);
-                    if let Some(upstream) = open(&mut self.upstream, id) {
+                    self.dials.retain(|dial| dial.id != id);
+                    if let Some(upstream) = open(&mut self.upstreams, id) {
                         upstream.gone = true;
                     }
                 }
@@ -226,7 +227,7 @@ impl<'a> Pump<'a> {
     /// Writes the proxy's own frames, and ends the client's connection after the last.
     fn poll_outboxes(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.owed();
-        if let Some(upstream) = &mut self.upstream {
+        for upstream in &mut self.upstreams {
             let Side {
                 outbox, transport, ..
             } = &mut upstream.side;
@@ -240,9 +241,10 @@ impl<'a> Pump<'a> {
             .outbox
             .poll_flush(&mut self.client.transport, cx)
         {
-            Poll::Ready(Ok(())) => self.upstream.as_ref().is_none_or(|upstream| {
-                upstream.side.decided.is_empty() && upstream.epilogue.is_empty()
-            }),
+            Poll::Ready(Ok(())) => {
+                let said = |upstream: &Upstream| upstream.side.decided.is_empty();
+                self.epilogue.is_empty() && self.upstreams.iter().all(said)
+            }
             Poll::Ready(Err(_)) => {
                 self.end = End::Closed;
                 return true;
@@ -289,7 +291,7 @@ impl Future for Pump<'_> {
             return Poll::Ready(());
         }
         self.client.inbox.park();
-        if let Some(upstream) = &mut self.upstream {
+        for upstream in &mut self.upstreams {
             upstream.side.inbox.park();
         }
         Poll::Pending
