@@ -82,20 +82,24 @@ impl Checker<'_, '_> {
             let Some(upstream) = &entry.value else {
                 continue;
             };
-            let sockets = upstream.addresses.iter().flat_map(|address| match address {
-                Address::Unix { path, readonly } => {
-                    [("unix", Some(path)), ("unix_ro", readonly.as_ref())]
-                }
-                _ => [("", None); 2],
+            let sockets = upstream.addresses.iter().enumerate();
+            let sockets = sockets.flat_map(|(index, address)| match address {
+                Address::Unix { path, readonly } => [
+                    Some((entry.at.key("unix").index(index), path)),
+                    readonly
+                        .as_ref()
+                        .map(|path| (entry.at.key("unix_ro"), path)),
+                ],
+                _ => [None, None],
             });
-            for (key, path) in sockets {
-                let Some(first) = path.and_then(|path| taken.get(path.as_path())) else {
+            for (at, path) in sockets.flatten() {
+                let Some(first) = taken.get(path.as_path()) else {
                     continue;
                 };
                 problems.push(
                     Problem::error(
                         "loop",
-                        Some(self.document.place(&entry.at.key(key))),
+                        Some(self.document.place(&at)),
                         "this is a listener's own socket: the proxy would connect to itself",
                     )
                     .related(self.document.place(&first.key("unix")), "the listener")

@@ -61,31 +61,40 @@ pub struct Loaded {
     files: Vec<FilePlace>,
 }
 
+/// Whose a file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileOwner {
+    /// The listener of that name: `cert`, `key`, `ca` and `crl` of its `tls`, and `passwords` of its
+    /// `sasl`.
+    Listener(Arc<str>),
+    /// The upstream of that name: its `ca`, `cert`, `key` and `crl`, and `password_file` of its
+    /// `sasl`.
+    Upstream(Arc<str>),
+    /// `access.audit`, with `file`.
+    Audit,
+}
+
 /// Where a file is named.
 #[derive(Debug)]
 struct FilePlace {
-    /// By whom; `None`: by `audit`.
-    listener: Option<Arc<str>>,
-    /// The key that names it, within `tls`, `sasl` or `audit`.
+    owner: FileOwner,
     key: &'static str,
     span: Range<usize>,
 }
 
 impl Loaded {
-    /// Adds something wrong with a file that a listener, or `audit` where that is `None`, names by
-    /// `key`, such as `cert`. Files are opened by others than this module.
+    /// Adds something wrong with a file that is named by `key` of its owner. Files are opened by
+    /// others than this module.
     pub fn add_file_problem(
         &mut self,
-        listener: Option<&str>,
+        owner: &FileOwner,
         key: &str,
         severity: Severity,
         message: &str,
         help: Option<&str>,
     ) {
-        let place = self
-            .files
-            .iter()
-            .find(|place| place.listener.as_deref() == listener && place.key == key);
+        let mut places = self.files.iter();
+        let place = places.find(|place| place.owner == *owner && place.key == key);
         let span = place.map(|place| place.span.clone());
         let problem = match severity {
             Severity::Error => Problem::error("file", span, message),

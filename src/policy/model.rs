@@ -37,6 +37,22 @@ pub struct Policy {
     pub(super) access: Access,
 }
 
+impl Policy {
+    /// What TLS towards daemons needs, by the name of the upstream, in file order.
+    pub fn upstream_tls(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<ClientTls>)> {
+        self.upstreams
+            .iter()
+            .filter_map(|upstream| Some((&upstream.name, upstream.tls()?)))
+    }
+
+    /// What SASL towards daemons needs, by the name of the upstream, in file order.
+    pub fn upstream_sasl(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<ClientSasl>)> {
+        self.upstreams
+            .iter()
+            .filter_map(|upstream| Some((&upstream.name, upstream.sasl.as_ref()?)))
+    }
+}
+
 /// Settings of the daemon as a whole (`daemon:` in the file).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Daemon {

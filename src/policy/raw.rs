@@ -12,6 +12,7 @@ use std::marker::PhantomData;
 
 mod access;
 mod self_tests;
+mod upstreams;
 
 pub(super) use access::{
     Access, AccessRule, AccessSettings, AnyNumber, Audit, FolderPath, ForbidWord, Guards, Max,
@@ -19,6 +20,8 @@ pub(super) use access::{
 };
 
 pub(super) use self_tests::{As, CallText, SelfTest};
+
+pub(super) use upstreams::{ClientSasl, ForwardIdentity, HostText, Upstream, Word};
 
 /// Listeners, upstreams or identities of one file: far beyond use, and keeps checks that compare
 /// each with each quick.
@@ -244,34 +247,6 @@ pub(super) enum ExternalUser {
     Cn,
     /// The whole distinguished name.
     Dn,
-}
-
-/// A driver daemon.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Upstream {
-    /// Path of its read-write socket.
-    pub(super) unix: SocketPath,
-    /// Path of its socket for read-only clients. Default: they use `unix`, opened read-only.
-    pub(super) unix_ro: Option<SocketPath>,
-    /// Bound on connecting and the opening dialogue together. Default: 5s.
-    pub(super) connect_timeout: Option<Duration>,
-    /// Pings to a daemon that is silent.
-    pub(super) keepalive: Option<Keepalive>,
-    /// Whether the daemon is told who the client is. Default: require.
-    pub(super) identity: Option<ForwardIdentity>,
-}
-
-/// Whether the daemon is told who the client is.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum ForwardIdentity {
-    /// Tell it; a daemon that refuses to hear is not used.
-    Require,
-    /// Tell it; go on if it refuses to hear.
-    Try,
-    /// Do not tell: the daemon sees the proxy itself.
-    Never,
 }
 
 /// When to ask a silent peer whether it lives, and when to give it up.

@@ -22,21 +22,6 @@ const NOT_YET: &[(&str, &str, &str)] = &[
         "serves",
         "the admin protocol is not served by this version",
     ),
-    (
-        "upstreams",
-        "tls",
-        "this version connects to UNIX sockets only",
-    ),
-    (
-        "upstreams",
-        "tcp",
-        "this version connects to UNIX sockets only",
-    ),
-    (
-        "upstreams",
-        "command",
-        "this version connects to UNIX sockets only",
-    ),
 ];
 
 pub(super) fn missing_key(
@@ -137,8 +122,7 @@ pub(super) fn unknown_key(
     {
         let problem = Problem::error("not-supported", place, format!("{}: {why}", quoted(name)))
             .help("remove it: nothing that it says would be in force");
-        // Other kinds of address.
-        return (problem, Some("unix".into()));
+        return (problem, None);
     }
     let known = wanted.get("properties").and_then(Value::as_object);
     let known: Vec<&str> = known
