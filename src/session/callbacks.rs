@@ -139,6 +139,8 @@ struct Held {
     known: i32,
     /// The daemon's own number; `None`: it has not said yet.
     theirs: Option<i32>,
+    /// The daemon that it was first made with is gone.
+    was_lost: bool,
 }
 
 /// A call that registers or deregisters and is not answered.
@@ -281,6 +283,7 @@ impl Callbacks {
             arguments,
             known,
             theirs,
+            was_lost: false,
         });
     }
 
@@ -342,6 +345,7 @@ impl Callbacks {
         self.remakes = self.translates;
         for held in &mut self.held {
             held.theirs = None;
+            held.was_lost = true;
         }
     }
 
@@ -366,6 +370,12 @@ impl Callbacks {
         if let Some(held) = self.held.get_mut(place) {
             held.theirs = number(payload).or(Some(held.known));
         }
+    }
+
+    /// Some registration that was lost was refused.
+    pub(super) fn has_refused(&self) -> bool {
+        let mut remade = self.held.iter().filter(|held| held.was_lost);
+        remade.any(|held| held.theirs.is_none())
     }
 
     /// The last registration was made again, or was refused. One that was refused stays, and is

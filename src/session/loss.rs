@@ -66,6 +66,12 @@ impl Session {
             }
             Progress::Opened(opened) => {
                 serving.links.opened(place, opened, &mut self.actions);
+                if serving.links.get(place).callbacks.has_refused()
+                    && let Some(access) = &mut serving.access
+                {
+                    let drivers: Vec<_> = serving.links.drivers_of(place).collect();
+                    access.distrust(&drivers);
+                }
                 let early = serving.links.get_mut(place).callbacks.take_early();
                 for (header, payload) in early {
                     self.tell_event(header, &payload, now);

@@ -404,6 +404,7 @@ impl Session {
         now: Instant,
     ) {
         self.count_in_turn(turn, others, router, now);
+        self.fail_hopeless(now);
         self.settle(now);
     }
 
@@ -477,6 +478,7 @@ impl Session {
             Some(Silence::Short) | None => {}
         }
         self.give_up_decisions(now);
+        self.fail_hopeless(now);
         match &mut self.phase {
             Phase::Authenticating(_) => self.authenticating_timeout(now),
             Phase::Unopened { deadline } if *deadline <= now => {

@@ -34,6 +34,7 @@ mod remote;
 mod routing;
 mod sasl;
 mod selftest;
+mod several;
 mod shapes;
 mod streams;
 mod support;
