@@ -11,6 +11,7 @@ use super::listeners::{DEFAULT_CA, mechanism, tls_version};
 use crate::policy::model::{Address, ClientSasl, ClientTls, ForwardIdentity, Mechanism, Upstream};
 use crate::policy::raw;
 use crate::policy::report::Problem;
+use crate::policy::template::Destination;
 use crate::policy::yaml::Pointer;
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,7 +30,7 @@ impl Compiler<'_, '_> {
         name: &Arc<str>,
         upstream: &raw::Upstream,
         at: &Pointer,
-    ) -> Option<Arc<Upstream>> {
+    ) -> Option<Destination> {
         let kind = self.kind(upstream, at);
         if let Some(kind) = kind {
             self.misplaced_in_upstream(upstream, kind, at);
@@ -64,8 +65,9 @@ impl Compiler<'_, '_> {
             start: start?.map(Arc::from),
         };
         let unsafe_plain_tcp = upstream.unsafe_plain_tcp.unwrap_or(false);
-        self.is_protected(&compiled, unsafe_plain_tcp, at)
-            .then(|| Arc::new(compiled))
+        let is_protected = self.is_protected(&compiled, unsafe_plain_tcp, at);
+        let destination = self.destination(compiled, &upstream.values, at)?;
+        is_protected.then_some(destination)
     }
 
     /// The one key that says where it is reached.
