@@ -96,7 +96,8 @@ impl Session {
         if was_open {
             tracing::warn!(upstream = name, why, "upstream lost");
         } else {
-            tracing::info!(upstream = name, why, "cannot open the upstream");
+            // Where it is down, its standing is logged once for all clients.
+            tracing::debug!(upstream = name, why, "cannot open the upstream");
         }
         if matches!(lost, Lost::TimedOut | Lost::Silent) || (reached && !was_open) {
             let why = why.clone();

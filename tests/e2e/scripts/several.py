@@ -174,7 +174,7 @@ def serves():
 until("storage serves again", serves)
 events.clear()
 other = conn.storagePoolDefineXML(
-    f"<pool type='dir'><name>two</name><target><path>{pool_dir}</path></target></pool>", 0)
+    f"<pool type='dir'><name>two</name><target><path>{pool_dir}/two</path></target></pool>", 0)
 expect(("pool", "two", 0, 0))
 network.undefine()
 domain.undefine()
