@@ -2,18 +2,15 @@
 //! things that nobody uses, doors that stand open.
 
 mod access;
+mod sockets;
 
-use core::net::SocketAddr;
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::collections::HashSet;
 
 use super::compile::Draft;
 use super::identity::Rule;
-use super::model::{Address, Auth, ClientCert, ListenAddress};
+use super::model::{Auth, ClientCert, ListenAddress};
 use super::report::{Problem, quoted};
 use super::route::{Action, Route};
-use super::template::Destination;
 use super::uri::Uri;
 use super::yaml::{Document, Pointer};
 
@@ -51,83 +48,6 @@ struct Checker<'a, 'd> {
 }
 
 impl Checker<'_, '_> {
-    /// Two listeners on one socket, or a listener's own socket as an upstream.
-    fn sockets(&self, problems: &mut Vec<Problem>) {
-        let mut taken: BTreeMap<&Path, &Pointer> = BTreeMap::new();
-        let mut ports: Vec<(SocketAddr, Pointer)> = Vec::new();
-        for entry in &self.draft.listeners {
-            let Some(listener) = &entry.value else {
-                continue;
-            };
-            match &listener.address {
-                ListenAddress::Unix { path, .. } => match taken.get(path.as_path()) {
-                    Some(first) => {
-                        let (at, first) = (entry.at.key("unix"), first.key("unix"));
-                        problems.push(self.same_socket(&at, &first));
-                    }
-                    None => {
-                        taken.insert(path, &entry.at);
-                    }
-                },
-                ListenAddress::Tcp { addresses } => {
-                    for address in addresses {
-                        let at = entry.at.key("tcp");
-                        match ports.iter().find(|(other, _)| overlap(other, address)) {
-                            Some((_, first)) => problems.push(self.same_socket(&at, first)),
-                            None => ports.push((*address, at)),
-                        }
-                    }
-                }
-            }
-        }
-        for entry in &self.draft.upstreams {
-            let Some(destination) = &entry.value else {
-                continue;
-            };
-            let sockets = destination.upstream().addresses.iter().enumerate();
-            let sockets = sockets.flat_map(|(index, address)| match address {
-                Address::Unix { path, readonly } => [
-                    Some((entry.at.key("unix").index(index), path)),
-                    readonly
-                        .as_ref()
-                        .map(|path| (entry.at.key("unix_ro"), path)),
-                ],
-                _ => [None, None],
-            });
-            for (at, path) in sockets.flatten() {
-                let first = match destination {
-                    Destination::Fixed(_) => taken.get(path.as_path()),
-                    Destination::Template(template) => taken
-                        .iter()
-                        .find(|(socket, _)| template.can_be(&text_of(path), &text_of(socket)))
-                        .map(|(_, first)| first),
-                };
-                let Some(first) = first else { continue };
-                problems.push(
-                    Problem::error(
-                        "loop",
-                        Some(self.document.place(&at)),
-                        "this is a listener's own socket: the proxy would connect to itself",
-                    )
-                    .related(self.document.place(&first.key("unix")), "the listener")
-                    .help(
-                        "name the socket of a driver daemon, such as /run/libvirt/virtqemud-sock",
-                    ),
-                );
-            }
-        }
-    }
-
-    fn same_socket(&self, at: &Pointer, first: &Pointer) -> Problem {
-        let place = Some(self.document.place(at));
-        Problem::error(
-            "duplicate-address",
-            place,
-            "another listener has this socket",
-        )
-        .related(self.document.place(first), "here")
-    }
-
     /// A read-write socket that everyone may use, unproven. Routes that all ask for an identity
     /// close it again.
     fn open_doors(&self, problems: &mut Vec<Problem>) {
@@ -404,10 +324,6 @@ impl Checker<'_, '_> {
     }
 }
 
-fn text_of(path: &Path) -> Cow<'_, str> {
-    path.to_string_lossy()
-}
-
 /// Whether `wide` takes every client, by every listener, that `narrow` takes.
 fn takes_all(wide: &Route, narrow: &Route) -> bool {
     let clients = match (&wide.clients, &narrow.clients) {
@@ -423,12 +339,4 @@ fn takes_all(wide: &Route, narrow: &Route) -> bool {
         (Some(wide), Some(narrow)) => narrow.iter().all(|name| wide.contains(name)),
     };
     clients && listeners
-}
-
-/// Whether both cannot listen at once. IPv6 sockets take no IPv4 clients.
-fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
-    let same_kind = one.is_ipv4() == other.is_ipv4();
-    let (a, b) = (one.ip(), other.ip());
-    let wide = a.is_unspecified() || b.is_unspecified();
-    one.port() == other.port() && same_kind && (wide || one == other)
 }

@@ -15,6 +15,7 @@ mod routes;
 mod self_tests;
 mod sockets;
 mod templates;
+mod tls;
 mod upstreams;
 
 use super::access::Access;
