@@ -87,6 +87,7 @@ fn all_examples_are_tested_here() {
         names,
         [
             "demo.yaml",
+            "front-doors.yaml",
             "modular.yaml",
             "monitoring.yaml",
             "monolithic.yaml",
@@ -256,6 +257,53 @@ fn monolithic_sends_every_driver_to_the_one_daemon() {
         "qemu+ssh://elsewhere/x:///system",
     ] {
         assert_eq!(routed(&policy, "main", "user=root", uri), []);
+    }
+}
+
+/// The example has tests of its own for what its rules say.
+#[test]
+fn front_doors_listens_wherever_clients_go_and_lets_the_daemons_through() {
+    let policy = load("front-doors.yaml");
+    let modular = load("modular.yaml");
+    let path = |place: &ListenAddress| match place {
+        ListenAddress::Unix { path, .. } => path.clone(),
+        ListenAddress::Tcp { .. } => panic!("only UNIX sockets"),
+    };
+    let listeners: Vec<PathBuf> = policy
+        .listeners
+        .iter()
+        .map(|it| path(&it.address))
+        .collect();
+    let listeners_of_modular = modular.listeners.iter().map(|it| path(&it.address));
+    let doors = modular.upstreams.iter().flat_map(|it| {
+        let address = it.addresses.first().unwrap();
+        [address.place(false), address.place(true)].map(PathBuf::from)
+    });
+    let expected: Vec<PathBuf> = listeners_of_modular.chain(doors).collect();
+    assert_eq!(listeners, expected);
+    for listener in &policy.listeners {
+        assert_eq!(listener.readonly, listener.name.ends_with("ro"));
+    }
+    for upstream in &policy.upstreams {
+        for readonly in [false, true] {
+            let place = upstream.addresses.first().unwrap().place(readonly);
+            assert!(place.starts_with("/run/libvirt/driver/virt"), "{place}");
+        }
+    }
+    for (listener, uri, upstream) in [
+        ("virtqemud", "qemu:///system", "qemu"),
+        ("virtnetworkd", "network:///system", "network"),
+        ("virtstoraged", "storage:///system", "storage"),
+        ("virtnodedevd", "nodedev:///system", "nodedev"),
+        ("virtnwfilterd", "nwfilter:///system", "nwfilter"),
+        ("virtsecretd", "secret:///system", "secret"),
+        ("virtinterfaced", "interface:///system", "interface"),
+    ] {
+        let facts = client(&policy, listener, "user=root,uid=0");
+        let root = routed(&policy, listener, "user=root,uid=0", uri);
+        assert_eq!(root, to(upstream, uri));
+        let write = Permission::find(Class::Network, "write").unwrap();
+        assert_eq!(policy.access(&facts).grants(write).count(), 1);
     }
 }
 
