@@ -79,8 +79,9 @@ const LAYERS: [Layer; 3] = [
             "crate::server",
             "crate::cli",
         ],
-        // The names of permissions, procedures and objects, and the content of calls.
+        // The names of drivers, permissions, procedures and objects, and the content of calls.
         except: &[
+            "crate::protocol::driver",
             "crate::protocol::table",
             "crate::protocol::object",
             "crate::protocol::shape",

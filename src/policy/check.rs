@@ -4,7 +4,8 @@
 mod access;
 
 use core::net::SocketAddr;
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use super::compile::Draft;
@@ -12,6 +13,7 @@ use super::identity::Rule;
 use super::model::{Address, Auth, ClientCert, ListenAddress};
 use super::report::{Problem, quoted};
 use super::route::{Action, Route};
+use super::template::Destination;
 use super::uri::Uri;
 use super::yaml::{Document, Pointer};
 
@@ -51,7 +53,7 @@ struct Checker<'a, 'd> {
 impl Checker<'_, '_> {
     /// Two listeners on one socket, or a listener's own socket as an upstream.
     fn sockets(&self, problems: &mut Vec<Problem>) {
-        let mut taken: HashMap<&Path, &Pointer> = HashMap::new();
+        let mut taken: BTreeMap<&Path, &Pointer> = BTreeMap::new();
         let mut ports: Vec<(SocketAddr, Pointer)> = Vec::new();
         for entry in &self.draft.listeners {
             let Some(listener) = &entry.value else {
@@ -79,23 +81,32 @@ impl Checker<'_, '_> {
             }
         }
         for entry in &self.draft.upstreams {
-            let Some(upstream) = &entry.value else {
+            let Some(destination) = &entry.value else {
                 continue;
             };
-            let sockets = upstream.addresses.iter().flat_map(|address| match address {
-                Address::Unix { path, readonly } => {
-                    [("unix", Some(path)), ("unix_ro", readonly.as_ref())]
-                }
-                _ => [("", None); 2],
+            let sockets = destination.upstream().addresses.iter().enumerate();
+            let sockets = sockets.flat_map(|(index, address)| match address {
+                Address::Unix { path, readonly } => [
+                    Some((entry.at.key("unix").index(index), path)),
+                    readonly
+                        .as_ref()
+                        .map(|path| (entry.at.key("unix_ro"), path)),
+                ],
+                _ => [None, None],
             });
-            for (key, path) in sockets {
-                let Some(first) = path.and_then(|path| taken.get(path.as_path())) else {
-                    continue;
+            for (at, path) in sockets.flatten() {
+                let first = match destination {
+                    Destination::Fixed(_) => taken.get(path.as_path()),
+                    Destination::Template(template) => taken
+                        .iter()
+                        .find(|(socket, _)| template.can_be(&text_of(path), &text_of(socket)))
+                        .map(|(_, first)| first),
                 };
+                let Some(first) = first else { continue };
                 problems.push(
                     Problem::error(
                         "loop",
-                        Some(self.document.place(&entry.at.key(key))),
+                        Some(self.document.place(&at)),
                         "this is a listener's own socket: the proxy would connect to itself",
                     )
                     .related(self.document.place(&first.key("unix")), "the listener")
@@ -320,8 +331,8 @@ impl Checker<'_, '_> {
         let mut upstreams: HashSet<&str> = HashSet::new();
         let mut identities: HashSet<usize> = HashSet::new();
         for (_, route) in self.routes() {
-            if let Action::Open { upstream, .. } = &route.action {
-                upstreams.insert(&upstream.name);
+            if let Action::Open(open) = &route.action {
+                upstreams.extend(open.destinations().map(|it| &*it.upstream().name));
             }
             identities.extend(route.clients.iter().flatten());
         }
@@ -391,6 +402,10 @@ impl Checker<'_, '_> {
     fn rule(&self, index: usize) -> Option<&Rule> {
         self.draft.identities.get(index)?.value.as_ref()
     }
+}
+
+fn text_of(path: &Path) -> Cow<'_, str> {
+    path.to_string_lossy()
 }
 
 /// Whether `wide` takes every client, by every listener, that `narrow` takes.

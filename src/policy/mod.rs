@@ -12,7 +12,8 @@
 //!
 //! The way of the text: `yaml` (a tree with places) → `validate` (does it fit the schema?) → `raw`
 //! (typed as written) → `compile` (names resolved, patterns built) → `check` (does it make sense as
-//! a whole?). Decisions are in `route`, over `identity`, `uri` and `pattern`, towards an `upstream`.
+//! a whole?). Decisions are in `route`, over `identity`, `uri` and `pattern`, towards an `upstream`,
+//! fixed or by a `template`.
 
 pub mod access;
 mod check;
@@ -33,6 +34,7 @@ mod route;
 mod schema;
 pub mod store;
 mod syntax;
+mod template;
 mod upstream;
 mod uri;
 mod validate;
@@ -60,31 +62,40 @@ pub struct Loaded {
     files: Vec<FilePlace>,
 }
 
+/// Whose a file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileOwner {
+    /// The listener of that name: `cert`, `key`, `ca` and `crl` of its `tls`, and `passwords` of its
+    /// `sasl`.
+    Listener(Arc<str>),
+    /// The upstream of that name: its `ca`, `cert`, `key` and `crl`, and `password_file` of its
+    /// `sasl`.
+    Upstream(Arc<str>),
+    /// `access.audit`, with `file`.
+    Audit,
+}
+
 /// Where a file is named.
 #[derive(Debug)]
 struct FilePlace {
-    /// By whom; `None`: by `audit`.
-    listener: Option<Arc<str>>,
-    /// The key that names it, within `tls`, `sasl` or `audit`.
+    owner: FileOwner,
     key: &'static str,
     span: Range<usize>,
 }
 
 impl Loaded {
-    /// Adds something wrong with a file that a listener, or `audit` where that is `None`, names by
-    /// `key`, such as `cert`. Files are opened by others than this module.
+    /// Adds something wrong with a file that is named by `key` of its owner. Files are opened by
+    /// others than this module.
     pub fn add_file_problem(
         &mut self,
-        listener: Option<&str>,
+        owner: &FileOwner,
         key: &str,
         severity: Severity,
         message: &str,
         help: Option<&str>,
     ) {
-        let place = self
-            .files
-            .iter()
-            .find(|place| place.listener.as_deref() == listener && place.key == key);
+        let mut places = self.files.iter();
+        let place = places.find(|place| place.owner == *owner && place.key == key);
         let span = place.map(|place| place.span.clone());
         let problem = match severity {
             Severity::Error => Problem::error("file", span, message),

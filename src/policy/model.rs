@@ -9,6 +9,7 @@ use super::access::Access;
 pub use super::identity::{Identity, IdentitySet};
 pub use super::network::{Network, NetworkError};
 pub use super::route::Route;
+use super::template::Template;
 pub use super::upstream::{
     Address, ClientSasl, ClientTls, DriverTarget, Drivers, ForwardIdentity, Target, Upstream,
 };
@@ -22,8 +23,10 @@ pub struct Policy {
     pub daemon: Daemon,
     /// Listeners in file order.
     pub listeners: Vec<Arc<Listener>>,
-    /// Driver daemons in file order.
+    /// Driver daemons in file order, without those that are made from templates.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Templates of driver daemons in file order.
+    pub(super) templates: Vec<Arc<Template>>,
     /// Identities in file order; their places here are what an [`IdentitySet`] holds.
     pub identities: Vec<Identity>,
     /// Routes in file order; the first that matches wins.
@@ -35,6 +38,30 @@ pub struct Policy {
     pub(super) identity_order: Vec<usize>,
     /// What `access:` says.
     pub(super) access: Access,
+}
+
+impl Policy {
+    /// What TLS towards daemons needs, by the name of the upstream. That of a template has the
+    /// files of all daemons made from it; only `server_name` may be another for each of them, and
+    /// has `{name}` here where values go.
+    pub fn upstream_tls(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<ClientTls>)> {
+        self.entries()
+            .filter_map(|upstream| Some((&upstream.name, upstream.tls()?)))
+    }
+
+    /// What SASL towards daemons needs, by the name of the upstream. That of a template is that of
+    /// all daemons made from it.
+    pub fn upstream_sasl(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<ClientSasl>)> {
+        self.entries()
+            .filter_map(|upstream| Some((&upstream.name, upstream.sasl.as_ref()?)))
+    }
+
+    /// Fixed upstreams, and what those of each template have in common.
+    fn entries(&self) -> impl Iterator<Item = &Upstream> {
+        let templates = self.templates.iter().map(|template| &template.upstream);
+        let fixed = self.upstreams.iter().map(|upstream| &**upstream);
+        fixed.chain(templates)
+    }
 }
 
 /// Settings of the daemon as a whole (`daemon:` in the file).

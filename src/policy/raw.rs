@@ -11,14 +11,20 @@ use std::fmt;
 use std::marker::PhantomData;
 
 mod access;
+mod routes;
 mod self_tests;
+mod upstreams;
 
 pub(super) use access::{
     Access, AccessRule, AccessSettings, AnyNumber, Audit, FolderPath, ForbidWord, Guards, Max,
     Mode as AccessMode, On, PermissionText, Quota, Size, Stamp, UsageType, UuidText, Who,
 };
 
+pub(super) use routes::{DriverRoute, Drivers, Route};
+
 pub(super) use self_tests::{As, CallText, SelfTest};
+
+pub(super) use upstreams::{ClientSasl, ForwardIdentity, HostText, Upstream, Word};
 
 /// Listeners, upstreams or identities of one file: far beyond use, and keeps checks that compare
 /// each with each quick.
@@ -246,34 +252,6 @@ pub(super) enum ExternalUser {
     Dn,
 }
 
-/// A driver daemon.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Upstream {
-    /// Path of its read-write socket.
-    pub(super) unix: SocketPath,
-    /// Path of its socket for read-only clients. Default: they use `unix`, opened read-only.
-    pub(super) unix_ro: Option<SocketPath>,
-    /// Bound on connecting and the opening dialogue together. Default: 5s.
-    pub(super) connect_timeout: Option<Duration>,
-    /// Pings to a daemon that is silent.
-    pub(super) keepalive: Option<Keepalive>,
-    /// Whether the daemon is told who the client is. Default: require.
-    pub(super) identity: Option<ForwardIdentity>,
-}
-
-/// Whether the daemon is told who the client is.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum ForwardIdentity {
-    /// Tell it; a daemon that refuses to hear is not used.
-    Require,
-    /// Tell it; go on if it refuses to hear.
-    Try,
-    /// Do not tell: the daemon sees the proxy itself.
-    Never,
-}
-
 /// When to ask a silent peer whether it lives, and when to give it up.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -381,28 +359,6 @@ pub(super) struct SaslRule {
     pub(super) user: Option<OneOrMany<PatternText>>,
     /// Mechanism that proved it.
     pub(super) mechanism: Option<OneOrMany<PatternText>>,
-}
-
-/// One row of the route table. It has either `upstream` or `probe`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Route {
-    /// URI that the client asks for, without transport and host; the empty string stands for a
-    /// client that named none.
-    pub(super) uri: OneOrMany<UriText>,
-    /// Identities, any of which the client must have. Default: everyone.
-    pub(super) clients: Option<OneOrMany<Name>>,
-    /// Listeners, any of which the client must have come by. Default: all.
-    pub(super) listeners: Option<OneOrMany<Name>>,
-    /// The driver daemon that serves it.
-    pub(super) upstream: Option<Name>,
-    /// URI to open there. Default: the client's, without the parameters that `uri` names.
-    #[schemars(length(max = 4096))]
-    pub(super) open: Option<String>,
-    /// For `uri: ""`: URIs to try in turn, each sent through this table. The first whose daemon
-    /// is alive serves the client.
-    #[schemars(length(min = 1, max = MAX_LIST))]
-    pub(super) probe: Option<Vec<ProbeUri>>,
 }
 
 macro_rules! text {

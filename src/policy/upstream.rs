@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::model::{Crl, Keepalive, TlsVersion};
+use super::model::{Crl, Keepalive, Mechanism, TlsVersion};
 use crate::protocol::driver::Driver;
 
 /// A driver daemon.
@@ -80,7 +80,7 @@ pub struct ClientTls {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientSasl {
     /// Mechanisms that may be used, best first; never empty.
-    pub mechanisms: Vec<super::model::Mechanism>,
+    pub mechanisms: Vec<Mechanism>,
     /// User name for mechanisms with passwords.
     pub user: Option<String>,
     /// File whose first line is the password.
@@ -125,6 +125,26 @@ pub struct DriverTarget {
     pub open_uri: Option<String>,
     /// Where it cannot be reached, the primary serves the driver.
     pub fallback: bool,
+}
+
+impl Upstream {
+    /// How TLS is done, on whichever of its addresses.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Arc<ClientTls>> {
+        self.addresses.iter().find_map(|address| match address {
+            Address::Tls { tls, .. } => Some(tls),
+            _ => None,
+        })
+    }
+}
+
+impl ClientSasl {
+    /// Whether every mechanism puts a security layer around the connection where there is no TLS.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        let mut mechanisms = self.mechanisms.iter();
+        mechanisms.all(|mechanism| *mechanism == Mechanism::Gssapi)
+    }
 }
 
 impl Drivers {

@@ -15,7 +15,7 @@ use super::auth::certificates::{Certificates, Finding};
 use super::listeners::{self, GroupIds};
 use super::paths;
 use crate::policy::report::Severity;
-use crate::policy::{self, Loaded, MAX_FILE_BYTES, Report, model::Policy};
+use crate::policy::{self, FileOwner, Loaded, MAX_FILE_BYTES, Report, model::Policy};
 
 /// The policies that are built in: the examples of the same names.
 const SYSTEM_POLICY: &str = include_str!("../../examples/modular.yaml");
@@ -213,7 +213,8 @@ fn try_audit_file<T>(
         Err(error) => {
             let message = format!("cannot append to {}: {error}", path.display());
             let help = "records must go somewhere: name a file in a folder that is there";
-            loaded.add_file_problem(None, "file", Severity::Error, &message, Some(help));
+            let owner = FileOwner::Audit;
+            loaded.add_file_problem(&owner, "file", Severity::Error, &message, Some(help));
             loaded.without_errors().map(|loaded| (loaded, None))
         }
     }
@@ -230,7 +231,8 @@ fn read_certificates(mut loaded: Loaded) -> Result<(Loaded, Certificates), Repor
             message,
             help,
         } = found;
-        loaded.add_file_problem(Some(&listener), key, severity, &message, help);
+        let owner = FileOwner::Listener(listener);
+        loaded.add_file_problem(&owner, key, severity, &message, help);
     }
     let loaded = loaded.without_errors()?;
     // There is none only if there are errors.

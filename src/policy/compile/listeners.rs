@@ -26,7 +26,7 @@ const DEFAULT_MIN_SSF: u16 = 56;
 /// libvirt's own places.
 const DEFAULT_CERT: &str = "/etc/pki/libvirt/servercert.pem";
 const DEFAULT_KEY: &str = "/etc/pki/libvirt/private/serverkey.pem";
-const DEFAULT_CA: &str = "/etc/pki/CA/cacert.pem";
+pub(super) const DEFAULT_CA: &str = "/etc/pki/CA/cacert.pem";
 const DEFAULT_CRL: &str = "/etc/pki/CA/cacrl.pem";
 
 impl Compiler<'_, '_> {
@@ -195,26 +195,8 @@ impl Compiler<'_, '_> {
         let cert = path(&tls.cert, "cert", DEFAULT_CERT);
         let key = path(&tls.key, "key", DEFAULT_KEY);
         let ca = path(&tls.ca, "ca", DEFAULT_CA);
-        let crl = match &tls.crl {
-            Some(path) => self.file_path(path, &at.key("crl")).map(Crl::File),
-            None if tls.ca.is_none() => Some(Crl::IfPresent(PathBuf::from(DEFAULT_CRL))),
-            None => Some(Crl::None),
-        };
-        if tls.cert.is_some() != tls.key.is_some() {
-            let (there, missing) = match tls.cert {
-                Some(_) => ("cert", "key"),
-                None => ("key", "cert"),
-            };
-            self.problems.push(
-                Problem::error(
-                    "tls",
-                    Some(self.document.key_place(&at.key(there))),
-                    format!("`{there}` without `{missing}`"),
-                )
-                .help("a certificate and its key are named together"),
-            );
-            return None;
-        }
+        let crl = self.crl(tls.crl.as_ref(), tls.ca.is_some(), at);
+        self.pair(tls.cert.is_some(), tls.key.is_some(), at)?;
         Some(Tls {
             cert: cert?,
             key: key?,
@@ -225,11 +207,40 @@ impl Compiler<'_, '_> {
                 Some(raw::ClientCert::Optional) => ClientCert::Optional,
                 Some(raw::ClientCert::UnsafeNone) => ClientCert::UnsafeNone,
             },
-            min_version: match tls.min_version {
-                None | Some(raw::TlsVersion::Tls12) => TlsVersion::Tls12,
-                Some(raw::TlsVersion::Tls13) => TlsVersion::Tls13,
-            },
+            min_version: tls_version(tls.min_version),
         })
+    }
+
+    /// Complains of `cert` in `at` without `key`, and the other way round.
+    pub(super) fn pair(&mut self, has_cert: bool, has_key: bool, at: &Pointer) -> Option<()> {
+        let (there, missing) = match (has_cert, has_key) {
+            (true, false) => ("cert", "key"),
+            (false, true) => ("key", "cert"),
+            _ => return Some(()),
+        };
+        self.problems.push(
+            Problem::error(
+                "tls",
+                Some(self.document.key_place(&at.key(there))),
+                format!("`{there}` without `{missing}`"),
+            )
+            .help("a certificate and its key are named together"),
+        );
+        None
+    }
+
+    /// Revoked certificates (`crl` in `at`). The default list is of the default CA.
+    pub(super) fn crl(
+        &mut self,
+        given: Option<&raw::FilePath>,
+        has_ca: bool,
+        at: &Pointer,
+    ) -> Option<Crl> {
+        match given {
+            Some(path) => self.file_path(path, &at.key("crl")).map(Crl::File),
+            None if has_ca => Some(Crl::None),
+            None => Some(Crl::IfPresent(PathBuf::from(DEFAULT_CRL))),
+        }
     }
 
     fn sasl(
@@ -426,7 +437,14 @@ fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-fn mechanism(name: raw::Mechanism) -> Mechanism {
+pub(super) fn tls_version(version: Option<raw::TlsVersion>) -> TlsVersion {
+    match version {
+        None | Some(raw::TlsVersion::Tls12) => TlsVersion::Tls12,
+        Some(raw::TlsVersion::Tls13) => TlsVersion::Tls13,
+    }
+}
+
+pub(super) fn mechanism(name: raw::Mechanism) -> Mechanism {
     match name {
         raw::Mechanism::ScramSha256 => Mechanism::ScramSha256,
         raw::Mechanism::ScramSha512 => Mechanism::ScramSha512,

@@ -6,24 +6,29 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 pub(super) mod access;
+mod addresses;
+mod drivers;
 mod identities;
 mod listeners;
 mod order;
 mod routes;
 mod self_tests;
 mod sockets;
+mod templates;
+mod upstreams;
 
-use super::FilePlace;
 use super::access::Access;
 use super::check;
 use super::identity::{Identity, Rule};
-use super::model::{Daemon, Listener, Policy, Upstream};
+use super::model::{Daemon, Listener, Policy};
 use super::pattern::REGEX_PREFIX;
 use super::raw::{self, OneOrMany, Section};
 use super::report::{MAX_PROBLEMS, Problem, Severity, listing, nearest, quoted};
 use super::route::Route;
+use super::template::Destination;
 use super::validate::{self, Flaws};
 use super::yaml::{Document, Pointer};
+use super::{FileOwner, FilePlace};
 use access::AccessDraft;
 
 /// `regex:` patterns of one file: compiled ones take up to a quarter of a megabyte each.
@@ -81,7 +86,7 @@ pub(super) struct Entry<T> {
 pub(super) struct Draft {
     daemon: Option<Daemon>,
     pub(super) listeners: Vec<Entry<Arc<Listener>>>,
-    pub(super) upstreams: Vec<Entry<Arc<Upstream>>>,
+    pub(super) upstreams: Vec<Entry<Destination>>,
     pub(super) identities: Vec<Entry<Rule>>,
     /// Places of the identities, each after those that it refers to; empty if there is a cycle.
     pub(super) identity_order: Vec<usize>,
@@ -93,39 +98,44 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Where files are named, or would be if they were not left out.
+    /// Where files are named, or what takes them for granted where they are left out.
     fn files(&self, document: &Document<'_>) -> Vec<FilePlace> {
-        const KEYS: [(&str, &str); 5] = [
+        const LISTENER: [(&str, &str); 5] = [
             ("tls", "cert"),
             ("tls", "key"),
             ("tls", "ca"),
             ("tls", "crl"),
             ("sasl", "passwords"),
         ];
+        const UPSTREAM: [&str; 4] = ["ca", "cert", "key", "crl"];
         let mut files = Vec::new();
+        let mut file = |owner: FileOwner, key, within: &Pointer, or_else: &Pointer| {
+            let at = within.key(key);
+            let is_there = document.key_place(&at) != document.key_place(within);
+            let span = if is_there {
+                document.place(&at)
+            } else {
+                document.key_place(or_else)
+            };
+            files.push(FilePlace { owner, key, span });
+        };
         for entry in &self.listeners {
-            for (section, key) in KEYS {
+            let owner = FileOwner::Listener(Arc::clone(&entry.name));
+            for (section, key) in LISTENER {
                 let section = entry.at.key(section);
-                let at = section.key(key);
-                let is_there = document.key_place(&at) != document.key_place(&section);
-                let span = if is_there {
-                    document.place(&at)
-                } else {
-                    document.key_place(&section)
-                };
-                files.push(FilePlace {
-                    listener: Some(Arc::clone(&entry.name)),
-                    key,
-                    span,
-                });
+                file(owner.clone(), key, &section, &section);
             }
         }
+        for entry in &self.upstreams {
+            let owner = FileOwner::Upstream(Arc::clone(&entry.name));
+            for key in UPSTREAM {
+                file(owner.clone(), key, &entry.at, &entry.at.key("tls"));
+            }
+            let sasl = entry.at.key("sasl");
+            file(owner, "password_file", &sasl, &sasl);
+        }
         let audit = Pointer::default().key("access").key("audit");
-        files.push(FilePlace {
-            listener: None,
-            key: "file",
-            span: document.place(&audit.key("file")),
-        });
+        file(FileOwner::Audit, "file", &audit, &audit);
         files
     }
 
@@ -149,6 +159,14 @@ impl Draft {
                 })
             })
             .collect::<Option<Vec<_>>>()?;
+        let mut upstreams = Vec::new();
+        let mut templates = Vec::new();
+        for entry in self.upstreams {
+            match entry.value? {
+                Destination::Fixed(upstream) => upstreams.push(upstream),
+                Destination::Template(template) => templates.push(template),
+            }
+        }
         Some(Policy {
             digest: document.digest(),
             daemon: self.daemon?,
@@ -157,11 +175,8 @@ impl Draft {
                 .into_iter()
                 .map(|entry| entry.value)
                 .collect::<Option<_>>()?,
-            upstreams: self
-                .upstreams
-                .into_iter()
-                .map(|entry| entry.value)
-                .collect::<Option<_>>()?,
+            upstreams,
+            templates,
             identities,
             trusted_forwarders: self.trusted_forwarders?,
             routes: self

@@ -1,18 +1,15 @@
-//! Upstreams, the daemon's own settings, and what they share with listeners: pings, lengths of time,
-//! paths.
+//! The daemon's own settings, and what listeners and upstreams share: pings, lengths of time, paths.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Compiler;
-use crate::policy::model::{Address, Daemon, ForwardIdentity, Keepalive, Upstream};
+use crate::policy::model::{Daemon, Keepalive};
 use crate::policy::raw;
 use crate::policy::report::{Problem, quoted};
+use crate::policy::template::MAX_SOCKET_PATH;
 use crate::policy::yaml::Pointer;
 
-/// Bytes of a socket's path: `sun_path` has 108 with its terminating NUL.
-const MAX_SOCKET_PATH: usize = 107;
 /// No wait in a policy is longer; a slip of the unit would otherwise pass for a setting.
 const MAX_DURATION: Duration = Duration::from_secs(7 * 24 * 3600);
 /// libvirt's own defaults.
@@ -22,7 +19,6 @@ const DEFAULT_KEEPALIVE: Keepalive = Keepalive {
 };
 const DEFAULT_MAX_CLIENTS: usize = 5000;
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
-const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Much more than libvirt's `max_anonymous_clients` of 20, which makes new clients wait; ours pushes
 /// the oldest out, which must not happen to the many that a script starts at once.
 const DEFAULT_MAX_UNAUTHENTICATED: usize = 500;
@@ -43,42 +39,6 @@ impl Compiler<'_, '_> {
                 .max_unauthenticated
                 .unwrap_or(DEFAULT_MAX_UNAUTHENTICATED),
         })
-    }
-
-    pub(super) fn upstream(
-        &mut self,
-        name: &Arc<str>,
-        upstream: &raw::Upstream,
-        at: &Pointer,
-    ) -> Option<Arc<Upstream>> {
-        let unix = self.socket_path(&upstream.unix, &at.key("unix"));
-        let unix_ro = match &upstream.unix_ro {
-            Some(path) => self.socket_path(path, &at.key("unix_ro")).map(Some),
-            None => Some(None),
-        };
-        let connect_timeout = match &upstream.connect_timeout {
-            Some(text) => self.duration(&text.0, &at.key("connect_timeout"), false),
-            None => Some(DEFAULT_CONNECT_TIMEOUT),
-        };
-        let keepalive = self.keepalive(upstream.keepalive.as_ref(), &at.key("keepalive"));
-        let identity = match upstream.identity {
-            None | Some(raw::ForwardIdentity::Require) => ForwardIdentity::Require,
-            Some(raw::ForwardIdentity::Try) => ForwardIdentity::Try,
-            Some(raw::ForwardIdentity::Never) => ForwardIdentity::Never,
-        };
-        Some(Arc::new(Upstream {
-            name: Arc::clone(name),
-            addresses: vec![Address::Unix {
-                path: unix?,
-                readonly: unix_ro?,
-            }],
-            connect_timeout: connect_timeout?,
-            keepalive: keepalive?,
-            identity,
-            reconnect: false,
-            sasl: None,
-            start: None,
-        }))
     }
 
     pub(super) fn keepalive(

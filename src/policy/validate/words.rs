@@ -11,33 +11,11 @@ use crate::policy::yaml::{Document, Pointer};
 
 /// What the language has a place for but this version does not do: by the list or mapping that
 /// the key is in and its name. Ignoring one would leave open what the file closes.
-const NOT_YET: &[(&str, &str, &str)] = &[
-    (
-        "routes",
-        "drivers",
-        "routing by driver is not done by this version",
-    ),
-    (
-        "listeners",
-        "serves",
-        "the admin protocol is not served by this version",
-    ),
-    (
-        "upstreams",
-        "tls",
-        "this version connects to UNIX sockets only",
-    ),
-    (
-        "upstreams",
-        "tcp",
-        "this version connects to UNIX sockets only",
-    ),
-    (
-        "upstreams",
-        "command",
-        "this version connects to UNIX sockets only",
-    ),
-];
+const NOT_YET: &[(&str, &str, &str)] = &[(
+    "listeners",
+    "serves",
+    "the admin protocol is not served by this version",
+)];
 
 pub(super) fn missing_key(
     document: &Document<'_>,
@@ -137,8 +115,7 @@ pub(super) fn unknown_key(
     {
         let problem = Problem::error("not-supported", place, format!("{}: {why}", quoted(name)))
             .help("remove it: nothing that it says would be in force");
-        // Other kinds of address.
-        return (problem, Some("unix".into()));
+        return (problem, None);
     }
     let known = wanted.get("properties").and_then(Value::as_object);
     let known: Vec<&str> = known
