@@ -248,7 +248,7 @@ fn a_daemon_in_the_place_of_a_listener_is_found() {
     let stolen = host.socket("/run/libvirt/virtsecretd-sock", 0o666);
     host.process(30, "/usr/sbin/virtsecretd", &[stolen]);
     // libvirt's own proxy has the name of ours, and libvirt's library.
-    let own = host.socket("/run/libvirt/virtlxcd-sock", 0o666);
+    let own = host.socket("/run/libvirt/virtstoraged-sock", 0o666);
     host.process(31, "/usr/sbin/virtproxyd", &[own]);
     let maps = "7f0000000000-7f0000001000 r-xp 00000000 08:01 4711 /usr/lib/x86_64-linux-gnu/libvirt.so.0.9000.0\n";
     fs::write(host.path("proc/31/maps"), maps).unwrap();
@@ -262,8 +262,8 @@ fn a_daemon_in_the_place_of_a_listener_is_found() {
     assert_eq!(
         past,
         [
-            "/run/libvirt/virtlxcd-sock",
-            "/run/libvirt/virtsecretd-sock"
+            "/run/libvirt/virtsecretd-sock",
+            "/run/libvirt/virtstoraged-sock"
         ]
     );
     assert!(text(&host.doctor(&[]).stdout).contains("libvirt's own virtproxyd (pid 31)"));
@@ -281,7 +281,7 @@ fn ports_and_sockets_elsewhere_are_found() {
     host.socket("/srv/lab/libvirt-sock", 0o666);
     host.listed("@lab/virtchd-sock");
     // Bound by another name, as after a rename: it is asked.
-    host.unlisted("/run/libvirt/driver/virtxend-sock", 0o666);
+    host.unlisted("/run/libvirt/driver/virtsecretd-sock", 0o666);
     host.directory("run/libvirt/common", 0o755);
     host.unlisted("/run/libvirt/common/virtvzd-sock", 0o666);
     host.directory("run/user/7/libvirt", 0o755);
@@ -295,7 +295,7 @@ fn ports_and_sockets_elsewhere_are_found() {
         .collect();
     let expected = [
         ("/run/libvirt/common/virtvzd-sock", "past"),
-        ("/run/libvirt/driver/virtxend-sock", "upstream"),
+        ("/run/libvirt/driver/virtsecretd-sock", "upstream"),
         ("/run/user/7/libvirt/libvirt-admin-sock", "admin-open"),
         ("/srv/lab/libvirt-sock", "past"),
         ("0.0.0.0:12345", "past"),

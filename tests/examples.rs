@@ -364,23 +364,25 @@ fn monolithic_sends_every_driver_to_the_one_daemon() {
 #[test]
 fn front_doors_listens_wherever_clients_go_and_lets_the_daemons_through() {
     let policy = load("front-doors.yaml");
-    let modular = load("modular.yaml");
-    let path = |place: &ListenAddress| match place {
-        ListenAddress::Unix { path, .. } => path.clone(),
-        ListenAddress::Tcp { .. } => panic!("only UNIX sockets"),
-    };
-    let listeners: Vec<PathBuf> = policy
+    let upstreams: Vec<&str> = policy.upstreams.iter().map(|it| &*it.name).collect();
+    let secondary = Driver::ALL.map(Driver::scheme);
+    assert_eq!(upstreams, [&["qemu"][..], &secondary].concat());
+    // Each daemon is behind the socket that its clients know.
+    let doors = policy.upstreams.iter().flat_map(|upstream| {
+        let address = upstream.addresses.first().unwrap();
+        let door = |readonly| address.place(readonly).replace("/driver/", "/");
+        [door(false), door(true)].map(PathBuf::from)
+    });
+    let listeners = policy
         .listeners
         .iter()
-        .map(|it| path(&it.address))
-        .collect();
-    let listeners_of_modular = modular.listeners.iter().map(|it| path(&it.address));
-    let doors = modular.upstreams.iter().flat_map(|it| {
-        let address = it.addresses.first().unwrap();
-        [address.place(false), address.place(true)].map(PathBuf::from)
-    });
-    let expected: Vec<PathBuf> = listeners_of_modular.chain(doors).collect();
-    assert_eq!(listeners, expected);
+        .map(|listener| match &listener.address {
+            ListenAddress::Unix { path, .. } => path.clone(),
+            ListenAddress::Tcp { .. } => panic!("only UNIX sockets"),
+        });
+    let legacy = ["/run/libvirt/libvirt-sock", "/run/libvirt/libvirt-sock-ro"].map(PathBuf::from);
+    let expected = legacy.into_iter().chain(doors);
+    assert_eq!(listeners.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     for listener in &policy.listeners {
         assert_eq!(listener.readonly, listener.name.ends_with("ro"));
     }
@@ -412,6 +414,7 @@ fn front_doors_listens_wherever_clients_go_and_lets_the_daemons_through() {
         let facts = client(&policy, listener, "user=root,uid=0");
         let root = routed(&policy, listener, "user=root,uid=0", uri);
         assert_eq!(root, to(upstream, uri));
+        assert!(policy.may_forward(&facts));
         let write = Permission::find(Class::Network, "write").unwrap();
         assert_eq!(policy.access(&facts).grants(write).count(), 1);
     }

@@ -16,7 +16,7 @@ use virtproxyd::policy::model::{ListenAddress, Policy};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The daemons whose sockets are moved.
+/// The daemons whose sockets can be moved.
 const DAEMONS: [&str; 12] = [
     "virtqemud",
     "virtlxcd",
@@ -100,7 +100,9 @@ fn each_daemons_sockets_go_where_the_policy_connects_to() {
             moved.push(place);
         }
     }
-    assert_eq!(moved, places.collect::<Vec<_>>());
+    for place in places {
+        assert!(moved.contains(&place), "{place}");
+    }
     let dir = files(&Path::new(ROOT).join("systemd/front-doors"));
     assert_eq!(dir.len(), 2 * DAEMONS.len() + 1, "{dir:?}");
 }
@@ -120,15 +122,15 @@ fn the_proxys_units_have_the_names_and_paths_of_the_policys_listeners() {
             PathBuf::from(value("ListenStream")),
         )
     };
-    let units = DAEMONS.iter().flat_map(|it| [of(&rw, it), of(&ro, it)]);
-    let policy = policy();
-    let listeners = policy.listeners.iter().skip(2).map(|listener| {
+    let daemons = DAEMONS.iter();
+    let units: Vec<_> = daemons.flat_map(|it| [of(&rw, it), of(&ro, it)]).collect();
+    for listener in policy().listeners.iter().skip(2) {
         let ListenAddress::Unix { path, .. } = &listener.address else {
             panic!("only UNIX sockets")
         };
-        (listener.name.to_string(), path.clone())
-    });
-    assert_eq!(units.collect::<Vec<_>>(), listeners.collect::<Vec<_>>());
+        let wanted = (listener.name.to_string(), path.clone());
+        assert!(units.contains(&wanted), "{wanted:?}");
+    }
 }
 
 /// libvirt's own units, as far as this is about them: Debian 12 has none of them to install.
