@@ -227,3 +227,31 @@ fn the_driver_directory_is_made_for_root_alone() {
     assert_eq!(mode("run/libvirt").unwrap(), 0o755);
     assert_eq!(mode("run/libvirt/driver").unwrap(), 0o700);
 }
+
+#[test]
+fn the_manual_names_units_and_daemons_that_there_are() {
+    let manual = fs::read_to_string(Path::new(ROOT).join("docs/front-doors.md")).unwrap();
+    let scripts = manual.split("```sh\n").skip(1);
+    let scripts: Vec<&str> = scripts.map(|it| it.split("```").next().unwrap()).collect();
+    assert_eq!(scripts.len(), 3);
+    for script in &scripts {
+        let checked = run(Command::new("sh").args(["-n", "-c", script])).unwrap();
+        assert!(checked.status.success(), "{checked:?}");
+    }
+    let words = scripts.iter().flat_map(|it| it.split_ascii_whitespace());
+    let mut units = 0;
+    for word in words.filter(|it| it.starts_with("virtproxyd") && it.contains('.')) {
+        let unit = word.trim_end_matches(';').replace("@$daemon", "@");
+        let systemd = Path::new(ROOT).join("systemd");
+        let shipped = [&systemd, &systemd.join("front-doors")].map(|it| it.join(&unit).is_file());
+        assert!(shipped.contains(&true), "{word}");
+        units += 1;
+    }
+    assert!(units > 10, "{units}");
+    let (_, daemons) = manual.split_once("DAEMONS=\"").unwrap();
+    let daemons = daemons.split('"').next().unwrap().split(' ');
+    let policy = policy();
+    let listeners = policy.listeners.iter().map(|it| &*it.name).skip(2);
+    let listeners = listeners.filter(|name| !name.ends_with("-ro"));
+    assert_eq!(daemons.collect::<Vec<_>>(), listeners.collect::<Vec<_>>());
+}

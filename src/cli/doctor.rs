@@ -21,7 +21,7 @@ mod reach;
 mod report;
 mod scan;
 
-use door::{Door, Role, Verdict};
+use door::{Door, Proxy, Role, Verdict};
 use kernel::{Kernel, Program};
 use place::Kind;
 use reach::Ids;
@@ -83,7 +83,7 @@ impl Doctor {
         let kernel = Kernel::read(&root).map_err(failed)?;
         let Found { doors, mut unseen } = scan::scan(&root, &kernel, &policy);
         let is_here = root == Path::new("/");
-        let proxy = proxy_user(&doors, is_here);
+        let proxy = proxy(&doors, is_here);
         let mut doors: Vec<(Verdict, Door)> = doors
             .into_iter()
             .map(|door| (door.verdict(proxy), door))
@@ -101,28 +101,36 @@ impl Doctor {
     }
 }
 
-/// The user that the proxy runs as: the owner of the process at its listeners, else ours, who is
-/// about to start it.
-fn proxy_user(doors: &[Door], is_here: bool) -> u32 {
+/// The proxy, by the process at its listeners. If there is none, it is taken to be started by whoever
+/// asks.
+fn proxy(doors: &[Door], is_here: bool) -> Proxy {
     let listeners = doors
         .iter()
         .filter(|door| matches!(door.role, Some(Role::Listener(_))));
     let mut holders = listeners.flat_map(Door::holders);
-    let proxy = holders.find(|holder| holder.program == Program::Proxy);
-    let ours = || {
-        if is_here {
-            rustix::process::geteuid().as_raw()
-        } else {
-            0
-        }
+    let holder = holders.find(|holder| holder.program == Program::Proxy);
+    let ours = if is_here {
+        rustix::process::geteuid().as_raw()
+    } else {
+        0
     };
-    proxy.map_or_else(ours, |holder| holder.uid)
+    Proxy {
+        uid: holder.map_or(ours, |holder| holder.uid),
+        is_running: holder.is_some(),
+    }
 }
 
-/// A front door that anybody may hold in truth.
+/// Why it is not certain that the proxy has a door of its policy.
 fn unknown_holder((verdict, door): &(Verdict, Door)) -> Option<String> {
-    let unknown = *verdict == Verdict::Proxy && door.holders().is_empty();
-    unknown.then(|| format!("{}: who listens there; run it as root", door.place))
+    if *verdict != Verdict::Proxy || door.is_held_by(Program::Proxy) {
+        return None;
+    }
+    let why = if door.holders().is_empty() {
+        "who listens there: ask as root"
+    } else {
+        "what systemd starts there: start virtproxyd, which then holds what is its own"
+    };
+    Some(format!("{}: {why}", door.place))
 }
 
 fn notes(policy: &Policy, doors: &[(Verdict, Door)]) -> Vec<String> {

@@ -64,6 +64,15 @@ impl Verdict {
     }
 }
 
+/// The proxy on this system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Proxy {
+    /// The user that it runs as.
+    pub(super) uid: u32,
+    /// It is running. Then it holds all its sockets, since systemd hands them over at the start.
+    pub(super) is_running: bool,
+}
+
 impl Door {
     pub(super) fn reach(&self) -> Reach {
         match self.place {
@@ -72,17 +81,16 @@ impl Door {
         }
     }
 
-    /// The verdict, where the proxy runs as the user `proxy`.
-    pub(super) fn verdict(&self, proxy: u32) -> Verdict {
+    pub(super) fn verdict(&self, proxy: Proxy) -> Verdict {
         if self.listening == Listening::Nobody {
             return Verdict::Dead;
         }
-        if matches!(self.role, Some(Role::Listener(_))) && !self.is_held_by(Program::Libvirt) {
+        if matches!(self.role, Some(Role::Listener(_))) && self.may_be(proxy) {
             return Verdict::Proxy;
         }
         let reach = self.reach();
         let is_upstream = matches!(self.role, Some(Role::Upstream(_)));
-        if reach.is_closed_to_all_but(proxy) {
+        if reach.is_closed_to_all_but(proxy.uid) {
             return match self.kind {
                 Kind::Admin => Verdict::Admin,
                 _ if is_upstream => Verdict::Upstream,
@@ -97,6 +105,16 @@ impl Door {
             Kind::Admin => Verdict::AdminOpen,
             _ => Verdict::Past,
         }
+    }
+
+    /// Whether it is the proxy that listens, as far as is known.
+    fn may_be(&self, proxy: Proxy) -> bool {
+        let systemd = |holder: &Holder| holder.program == Program::Systemd;
+        if self.is_held_by(Program::Proxy) {
+            return !self.is_held_by(Program::Libvirt);
+        }
+        // Of no holder known too.
+        self.holders().is_empty() || !proxy.is_running && self.holders().iter().all(systemd)
     }
 
     pub(super) fn is_held_by(&self, program: Program) -> bool {
