@@ -89,6 +89,7 @@ fn all_examples_are_tested_here() {
         [
             "demo.yaml",
             "fleet.yaml",
+            "front-doors.yaml",
             "modular.yaml",
             "monitoring.yaml",
             "monolithic.yaml",
@@ -356,6 +357,66 @@ fn monolithic_sends_every_driver_to_the_one_daemon() {
         "qemu+ssh://elsewhere/x:///system",
     ] {
         assert_eq!(routed(&policy, "main", "user=root", uri), []);
+    }
+}
+
+/// The example has tests of its own for what its rules say.
+#[test]
+fn front_doors_listens_wherever_clients_go_and_lets_the_daemons_through() {
+    let policy = load("front-doors.yaml");
+    let upstreams: Vec<&str> = policy.upstreams.iter().map(|it| &*it.name).collect();
+    let secondary = Driver::ALL.map(Driver::scheme);
+    assert_eq!(upstreams, [&["qemu"][..], &secondary].concat());
+    // Each daemon is behind the socket that its clients know.
+    let doors = policy.upstreams.iter().flat_map(|upstream| {
+        let address = upstream.addresses.first().unwrap();
+        let door = |readonly| address.place(readonly).replace("/driver/", "/");
+        [door(false), door(true)].map(PathBuf::from)
+    });
+    let listeners = policy
+        .listeners
+        .iter()
+        .map(|listener| match &listener.address {
+            ListenAddress::Unix { path, .. } => path.clone(),
+            ListenAddress::Tcp { .. } => panic!("only UNIX sockets"),
+        });
+    let legacy = ["/run/libvirt/libvirt-sock", "/run/libvirt/libvirt-sock-ro"].map(PathBuf::from);
+    let expected = legacy.into_iter().chain(doors);
+    assert_eq!(listeners.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    for listener in &policy.listeners {
+        assert_eq!(listener.readonly, listener.name.ends_with("ro"));
+    }
+    // Where the hypervisor's daemon would only ask at these same doors, there is nothing to fall
+    // back to.
+    let Routed::Try(targets) =
+        policy.route(&client(&policy, "main", "user=root"), "qemu:///system")
+    else {
+        panic!("no route")
+    };
+    let drivers = targets[0].drivers.as_ref().unwrap();
+    assert_eq!(drivers.iter().count(), Driver::ALL.len());
+    assert!(drivers.iter().all(|(_, it)| !it.fallback));
+    for upstream in &policy.upstreams {
+        for readonly in [false, true] {
+            let place = upstream.addresses.first().unwrap().place(readonly);
+            assert!(place.starts_with("/run/libvirt/driver/virt"), "{place}");
+        }
+    }
+    for (listener, uri, upstream) in [
+        ("virtqemud", "qemu:///system", "qemu"),
+        ("virtnetworkd", "network:///system", "network"),
+        ("virtstoraged", "storage:///system", "storage"),
+        ("virtnodedevd", "nodedev:///system", "nodedev"),
+        ("virtnwfilterd", "nwfilter:///system", "nwfilter"),
+        ("virtsecretd", "secret:///system", "secret"),
+        ("virtinterfaced", "interface:///system", "interface"),
+    ] {
+        let facts = client(&policy, listener, "user=root,uid=0");
+        let root = routed(&policy, listener, "user=root,uid=0", uri);
+        assert_eq!(root, to(upstream, uri));
+        assert!(policy.may_forward(&facts));
+        let write = Permission::find(Class::Network, "write").unwrap();
+        assert_eq!(policy.access(&facts).grants(write).count(), 1);
     }
 }
 

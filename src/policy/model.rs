@@ -291,6 +291,21 @@ pub enum ListenAddress {
     },
 }
 
+impl ListenAddress {
+    /// Whether a TCP socket bound there is one of these. systemd's `ListenStream=16514` is `[::]`,
+    /// which may take IPv4 clients too, so that all addresses of one port are one.
+    #[must_use]
+    pub fn is_at(&self, bound: SocketAddr) -> bool {
+        let Self::Tcp { addresses } = self else {
+            return false;
+        };
+        addresses.iter().any(|address| {
+            let both_wide = address.ip().is_unspecified() && bound.ip().is_unspecified();
+            address.port() == bound.port() && (both_wide || address.ip() == bound.ip())
+        })
+    }
+}
+
 /// When to ask a silent peer whether it lives, and when to give it up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keepalive {

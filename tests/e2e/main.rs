@@ -15,6 +15,7 @@ mod access;
 mod audit;
 mod definitions;
 mod descriptors;
+mod doctor;
 mod drain;
 mod equality;
 mod faults;
