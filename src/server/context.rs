@@ -1,12 +1,16 @@
 //! What every connection shares: policy and certificates in force, the drain signal, the counts of
 //! clients.
 
+use std::sync::Arc;
+
 use super::audit::Audit;
 use super::auth::certificates::{CertificateStore, Certificates};
 use super::auth::polkit::{self, Polkit};
 use super::auth::unauthenticated::{Origin, Unauthenticated, Waiting};
 use super::clients::Clients;
+use super::dial::Starter;
 use super::drain::Drain;
+use super::health::Health;
 use super::lookups::Lookups;
 use super::names::Names;
 use super::quotas::Quotas;
@@ -26,6 +30,12 @@ pub(crate) struct Context {
     pub(crate) names: Names,
     /// Bounds the look-ups of those.
     pub(crate) lookups: Lookups,
+    /// Bounds the look-ups of host names, which must not keep those from their turn.
+    pub(crate) hosts: Lookups,
+    /// What is known of the driver daemons.
+    pub(crate) health: Arc<Health>,
+    /// Starts driver daemons.
+    pub(crate) starter: Arc<Starter>,
     /// Asks polkit about local clients.
     pub(crate) polkit: Polkit,
     /// The certificates and passwords in force.
@@ -53,6 +63,9 @@ impl Context {
             drain: Drain::new(),
             names: Names::default(),
             lookups: Lookups::default(),
+            hosts: Lookups::default(),
+            health: Arc::default(),
+            starter: Arc::default(),
             polkit: Polkit::new(polkit::Settings::default()),
             certificates: CertificateStore::new(certificates),
             audit,

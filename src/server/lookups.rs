@@ -1,5 +1,6 @@
-//! Questions to the system's user database, which may block for as long as a directory server
-//! likes: few at once, each within a bound, and none that is not waited for any more.
+//! Questions to the system's databases of users and hosts, which may block for as long as a
+//! directory server likes: few at once, each within a bound, and none that is not waited for any
+//! more.
 
 use std::io;
 use std::sync::Arc;

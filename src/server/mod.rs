@@ -12,7 +12,7 @@
 //! - `quotas`: the turns of calls that count towards quotas.
 //! - `pump`, `side`, `inbox`, `outbox`: bytes between two connections and a session.
 //! - `transport`, `socket`, `tls_channel`, `security_layer`: what a connection is made of.
-//! - `upstream`: dialling a driver daemon.
+//! - `dial`: dialling a driver daemon; `health`: whether that is worth while.
 //! - `reload`, `renewal`, `file_watch`: the policy file and certificates, read again.
 //! - `drain`, `notify`, `watchdog`, `daemonize`, `pid_file`, `logging`, `paths`: a daemon's manners.
 
@@ -20,7 +20,7 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -35,8 +35,10 @@ mod clients;
 mod connection;
 mod context;
 mod daemonize;
+mod dial;
 mod drain;
 mod file_watch;
+mod health;
 mod inbox;
 mod listeners;
 mod lockfile;
@@ -59,7 +61,6 @@ mod socket_file;
 mod tcp_socket;
 mod tls_channel;
 mod transport;
-mod upstream;
 mod watchdog;
 mod workers;
 
@@ -287,6 +288,7 @@ impl Daemon {
                 }
                 () = self.file_changed.notified() => self.reloader.request(Cause::File),
                 () = self.renewal.step(&self.ctx) => {}
+                () = self.ctx.health.changed() => self.tell_status(),
                 outcome = self.reloader.finished() => self.reloaded(outcome),
                 () = self.watchdog.due() => self.watchdog.check(&self.workers, &mut self.notifier),
             }
@@ -311,8 +313,18 @@ impl Daemon {
             };
         }
         // If another request came meanwhile, only its end is the end of reloading.
-        if !self.reloader.is_running() {
-            self.notifier.ready(&self.status);
+        self.tell_status();
+    }
+
+    /// Tells what the last reload has come to, and which daemons are down.
+    fn tell_status(&mut self) {
+        if self.reloader.is_running() {
+            return;
+        }
+        let policy = &self.ctx.policy.load().policy;
+        match self.ctx.health.summary(policy, Instant::now()) {
+            Some(down) => self.notifier.ready(&format!("{}; {down}", self.status)),
+            None => self.notifier.ready(&self.status),
         }
     }
 
@@ -338,6 +350,8 @@ impl Daemon {
         self.ctx.certificates.swap(candidate.certificates);
         self.ctx.audit.set_sinks(candidate.sinks);
         self.ctx.policy.swap(candidate.origin, candidate.policy);
+        let policy = &self.ctx.policy.load().policy;
+        self.ctx.health.reconsider(policy, Instant::now());
         self.listeners.commit(stage);
         self.set_watch();
     }

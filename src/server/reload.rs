@@ -222,16 +222,14 @@ fn try_audit_file<T>(
 
 fn read_certificates(mut loaded: Loaded) -> Result<(Loaded, Certificates), Report> {
     let mut findings = Vec::new();
-    let certificates =
-        Certificates::load(&loaded.policy.listeners, SystemTime::now(), &mut findings);
-    for (listener, found) in findings {
+    let certificates = Certificates::load(&loaded.policy, SystemTime::now(), &mut findings);
+    for (owner, found) in findings {
         let Finding {
             key,
             severity,
             message,
             help,
         } = found;
-        let owner = FileOwner::Listener(listener);
         loaded.add_file_problem(&owner, key, severity, &message, help);
     }
     let loaded = loaded.without_errors()?;

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use super::auth::certificates::{self, Certificates, Finding};
 use super::context::Context;
 use super::file_watch::FileWatch;
+use crate::policy::FileOwner;
 use crate::policy::model::Policy;
 use crate::policy::report::Severity;
 
@@ -29,7 +30,7 @@ struct Attempt {
     /// The files are those that are in force: there is nothing to do.
     is_current: bool,
     certificates: Option<Certificates>,
-    findings: Vec<(Arc<str>, Finding)>,
+    findings: Vec<(FileOwner, Finding)>,
 }
 
 impl Renewal {
@@ -39,7 +40,7 @@ impl Renewal {
         // They may have changed after they were read with the policy, where nobody watched or where
         // what was read then came into force before it.
         self.changed.notify_one();
-        let files = certificates::files(&policy.listeners);
+        let files = certificates::files(policy);
         if files == self.files {
             return;
         }
@@ -63,10 +64,10 @@ impl Renewal {
             let (generation, in_force) = (ctx.policy.load(), ctx.certificates.load());
             self.running = Some(tokio::task::spawn_blocking(move || {
                 let mut findings = Vec::new();
-                let listeners = &generation.policy.listeners;
-                let is_current = in_force.is_current(listeners);
+                let policy = &generation.policy;
+                let is_current = in_force.is_current(policy);
                 let certificates = (!is_current)
-                    .then(|| Certificates::load(listeners, SystemTime::now(), &mut findings));
+                    .then(|| Certificates::load(policy, SystemTime::now(), &mut findings));
                 Attempt {
                     generation: generation.number,
                     is_current,
@@ -92,13 +93,13 @@ impl Renewal {
 
 impl Attempt {
     fn conclude(self, ctx: &Context) {
-        for (listener, found) in &self.findings {
+        for (owner, found) in &self.findings {
             let Finding {
                 message, severity, ..
             } = found;
             match severity {
-                Severity::Error => tracing::error!(listener = &**listener, "{message}"),
-                Severity::Warning => tracing::warn!(listener = &**listener, "{message}"),
+                Severity::Error => tracing::error!(?owner, "{message}"),
+                Severity::Warning => tracing::warn!(?owner, "{message}"),
             }
         }
         match self.certificates {
@@ -138,7 +139,7 @@ mod tests {
             path.display()
         );
         let policy = crate::policy::load("f", &text, &|_| None).unwrap().policy;
-        let read = Certificates::load(&policy.listeners, SystemTime::now(), &mut Vec::new());
+        let read = Certificates::load(&policy, SystemTime::now(), &mut Vec::new());
         let audit = Audit::start(Sinks::default()).unwrap();
         let ctx = Arc::new(Context::new("f".into(), policy, read.unwrap(), audit));
         let users = || {
@@ -170,7 +171,7 @@ mod tests {
         assert!(
             ctx.certificates
                 .load()
-                .is_current(&ctx.policy.load().policy.listeners)
+                .is_current(&ctx.policy.load().policy)
         );
     }
 }

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use super::auth::authenticator::Over;
 use super::auth::certificates::CertificateId;
 use super::auth::sasl::SecurityLayer;
+use super::dial::Program;
 use super::security_layer::Layered;
 use super::socket::{self, UnixSocket};
 use super::tls_channel::TlsChannel;
@@ -35,13 +36,15 @@ pub(crate) enum Channel {
     Tcp(TcpStream),
     /// TLS over TCP, after its handshake.
     Tls(TlsChannel),
+    /// A program of ours.
+    Program(Box<Program>),
 }
 
 impl Channel {
     /// The certificates that the client showed by TLS, its own first; empty if it has none.
     pub(super) fn client_chain(&self) -> Vec<CertificateId> {
         match self {
-            Self::Unix(_) | Self::Tcp(_) => Vec::new(),
+            Self::Unix(_) | Self::Tcp(_) | Self::Program(_) => Vec::new(),
             Self::Tls(channel) => {
                 let chain = channel.client_chain().iter();
                 chain.filter_map(|der| CertificateId::of(der)).collect()
@@ -59,6 +62,7 @@ impl Channel {
             Self::Unix(socket) => socket::poll_recv_unix(socket, cx, buffer, descriptors),
             Self::Tcp(socket) => socket::poll_recv_tcp(socket, cx, buffer),
             Self::Tls(channel) => channel.poll_recv(cx, buffer),
+            Self::Program(program) => program.poll_recv(cx, buffer, descriptors),
         }
     }
 
@@ -67,12 +71,13 @@ impl Channel {
             Self::Unix(socket) => socket::poll_send_unix(socket, cx, bytes),
             Self::Tcp(socket) => socket::poll_send_tcp(socket, cx, bytes),
             Self::Tls(channel) => channel.poll_send(cx, bytes),
+            Self::Program(program) => program.poll_send(cx, bytes),
         }
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Unix(_) | Self::Tcp(_) => Poll::Ready(Ok(())),
+            Self::Unix(_) | Self::Tcp(_) | Self::Program(_) => Poll::Ready(Ok(())),
             Self::Tls(channel) => channel.poll_flush(cx),
         }
     }
@@ -84,6 +89,7 @@ impl AsFd for Channel {
             Self::Unix(socket) => socket.as_fd(),
             Self::Tcp(socket) => socket.as_fd(),
             Self::Tls(channel) => channel.socket().as_fd(),
+            Self::Program(program) => program.as_fd(),
         }
     }
 }
@@ -111,9 +117,18 @@ impl Transport {
     /// What it is made of.
     pub(super) fn over(&self) -> Over {
         match self.channel {
-            Channel::Unix(_) => Over::Unix,
+            // Who can reach its pipes is who could reach a socket of its.
+            Channel::Unix(_) | Channel::Program(_) => Over::Unix,
             Channel::Tcp(_) => Over::Tcp,
             Channel::Tls(_) => Over::Tls,
+        }
+    }
+
+    /// How the program behind it has ended, if it never said anything.
+    pub(super) fn last_words(&self) -> Option<&str> {
+        match &self.channel {
+            Channel::Program(program) => program.last_words(),
+            _ => None,
         }
     }
 

@@ -28,9 +28,9 @@ use super::transport::Channel;
 use crate::policy::facts::ClientFacts;
 use crate::policy::model::Listener;
 
-/// Threads of a worker for what blocks: as many as questions to the user database can take, and as
-/// many again for the passwords of clients that know nothing of those.
-const BLOCKING_THREADS: usize = 2 * lookups::AT_ONCE;
+/// Threads of a worker for what blocks: as many as questions to the user database can take, as many
+/// again for those about the names of hosts, and for passwords, which know nothing of either.
+const BLOCKING_THREADS: usize = 3 * lookups::AT_ONCE;
 
 /// How long the end of the daemon waits for its threads.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);

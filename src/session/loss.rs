@@ -89,17 +89,14 @@ impl Session {
         let (id, upstream) = (link.id(), std::sync::Arc::clone(&link.upstream));
         let (name, why) = (&*upstream.name, lost.to_string());
         let was_open = link.is_open();
-        let reached = was_open
-            || link
-                .opening()
-                .is_some_and(|(dialogue, _)| dialogue.is_connected());
         if was_open {
             tracing::warn!(upstream = name, why, "upstream lost");
         } else {
             // Where it is down, its standing is logged once for all clients.
             tracing::debug!(upstream = name, why, "cannot open the upstream");
         }
-        if matches!(lost, Lost::TimedOut | Lost::Silent) || (reached && !was_open) {
+        let left = was_open && matches!(lost, Lost::Closed);
+        if lost.is_of_daemon() && !left {
             let why = why.clone();
             self.actions.push_back(Action::Unwell { id, why });
         }

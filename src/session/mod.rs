@@ -96,6 +96,17 @@ pub enum Lost {
     TimedOut,
 }
 
+impl Lost {
+    /// It says something of the daemon, whoever its client is. One that cannot be reached is known
+    /// by the dial, and one that answers by an error is well.
+    fn is_of_daemon(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => false,
+            Self::Closed | Self::Protocol(_) | Self::Silent | Self::TimedOut => true,
+        }
+    }
+}
+
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -152,7 +152,7 @@ impl Session {
         let upstream = Arc::clone(opening.upstream());
         let (id, why) = (opening.id(), lost.to_string());
         tracing::warn!(upstream = &*upstream.name, why, "cannot open the upstream");
-        if opening.dialogue.is_connected() || matches!(lost, Lost::TimedOut) {
+        if lost.is_of_daemon() {
             self.actions.push_back(Action::Unwell { id, why });
         }
         self.disconnect();

@@ -1,5 +1,5 @@
-//! What all listeners authenticate by, TLS configurations and password files: built whole, swapped
-//! at once.
+//! What listeners and daemons are met with, TLS configurations and password files: built whole,
+//! swapped at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::MetadataExt;
@@ -7,22 +7,26 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::ServerConfig;
+use rustls::{ClientConfig, ServerConfig};
 use tokio::sync::watch;
 
 pub(crate) use super::revocation::CertificateId;
 use super::revocation::Revoked;
 use super::sasl::SaslConfig;
+use super::sasl_client;
 use super::sasl_files::{self, PasswordFiles};
-pub(crate) use super::tls::Finding;
 use super::tls::{self, Configured};
-use crate::policy::model::{Crl, Listener};
+use super::tls_client;
+pub(crate) use super::tls_files::Finding;
+use crate::policy::FileOwner;
+use crate::policy::model::{ClientTls, Crl, Policy};
 use crate::policy::report::Severity;
 
-/// TLS and SASL of the listeners of one policy, from one reading of the files.
+/// TLS and SASL of one policy, from one reading of the files.
 #[derive(Debug, Default)]
 pub(crate) struct Certificates {
     by_listener: HashMap<Arc<str>, Arc<ServerConfig>>,
+    towards: HashMap<Arc<ClientTls>, Arc<ClientConfig>>,
     sasl: HashMap<Arc<str>, Arc<SaslConfig>>,
     revoked: Revoked,
     stamps: Stamps,
@@ -31,32 +35,32 @@ pub(crate) struct Certificates {
 /// What tells whether files have changed, of each that is there.
 type Stamps = BTreeMap<PathBuf, Option<(u64, u64, u64, i64, i64)>>;
 
-/// How the files of these listeners look now. Blocks.
-fn stamps(listeners: &[Arc<Listener>]) -> Stamps {
+/// How the files of this policy look now. Blocks.
+fn stamps(policy: &Policy) -> Stamps {
     let stamp = |path: &PathBuf| {
         let file = path.metadata().ok()?;
         let changed = (file.ctime(), file.ctime_nsec());
         Some((file.dev(), file.ino(), file.len(), changed.0, changed.1))
     };
-    let files = files(listeners).into_iter();
+    let files = files(policy).into_iter();
     files.map(|path| (path.clone(), stamp(&path))).collect()
 }
 
 impl Certificates {
-    /// Reads the files that the listeners name and adds what is wrong with them to `findings`,
-    /// each with its listener. `None` if one of them is an error. Blocks.
+    /// Reads the files that listeners and upstreams name and adds what is wrong with them to
+    /// `findings`, each with its owner. `None` if one of them is an error. Blocks.
     pub(crate) fn load(
-        listeners: &[Arc<Listener>],
+        policy: &Policy,
         now: SystemTime,
-        findings: &mut Vec<(Arc<str>, Finding)>,
+        findings: &mut Vec<(FileOwner, Finding)>,
     ) -> Option<Self> {
         // First: what changes from here on is noticed later.
         let mut certificates = Self {
-            stamps: stamps(listeners),
+            stamps: stamps(policy),
             ..Self::default()
         };
         let mut password_files = PasswordFiles::default();
-        for listener in listeners {
+        for listener in &policy.listeners {
             let name = &listener.name;
             let mut found = Vec::new();
             if let Some(tls) = &listener.tls
@@ -71,7 +75,25 @@ impl Certificates {
             {
                 certificates.sasl.insert(Arc::clone(name), config);
             }
-            findings.extend(found.into_iter().map(|found| (Arc::clone(name), found)));
+            let owner = FileOwner::Listener(Arc::clone(name));
+            findings.extend(found.into_iter().map(|found| (owner.clone(), found)));
+        }
+        for (name, tls) in policy.upstream_tls() {
+            // Several upstreams may have the same files, and problems once are enough.
+            if certificates.towards.contains_key(tls) {
+                continue;
+            }
+            let mut found = Vec::new();
+            if let Some(config) = tls_client::configure(tls, now, &mut found) {
+                certificates.towards.insert(Arc::clone(tls), config);
+            }
+            let owner = FileOwner::Upstream(Arc::clone(name));
+            findings.extend(found.into_iter().map(|found| (owner.clone(), found)));
+        }
+        for (name, sasl) in policy.upstream_sasl() {
+            let owner = FileOwner::Upstream(Arc::clone(name));
+            let found = sasl_client::check(sasl).into_iter();
+            findings.extend(found.map(|found| (owner.clone(), found)));
         }
         let failed = findings
             .iter()
@@ -80,13 +102,19 @@ impl Certificates {
     }
 
     /// Whether the files are those that were read, as far as can be told from the outside. Blocks.
-    pub(crate) fn is_current(&self, listeners: &[Arc<Listener>]) -> bool {
-        self.stamps == stamps(listeners)
+    pub(crate) fn is_current(&self, policy: &Policy) -> bool {
+        self.stamps == stamps(policy)
     }
 
     /// What handshakes on `listener` are made with; `None` if it has no TLS.
     pub(crate) fn of(&self, listener: &str) -> Option<Arc<ServerConfig>> {
         self.by_listener.get(listener).map(Arc::clone)
+    }
+
+    /// What handshakes with daemons of such upstreams are made with; `None` if the policy that was
+    /// read has none.
+    pub(crate) fn client(&self, tls: &ClientTls) -> Option<Arc<ClientConfig>> {
+        self.towards.get(tls).map(Arc::clone)
     }
 
     /// What SASL exchanges on `listener` are made with; `None` if it has none.
@@ -102,18 +130,27 @@ impl Certificates {
     }
 }
 
-/// Every file that [`Certificates::load`] reads, there or not.
-pub(crate) fn files(listeners: &[Arc<Listener>]) -> Vec<PathBuf> {
-    let passwords = |listener: &Arc<Listener>| listener.sasl.as_ref()?.passwords.clone();
-    let mut files: Vec<PathBuf> = listeners.iter().filter_map(passwords).collect();
-    for tls in listeners
-        .iter()
-        .filter_map(|listener| listener.tls.as_ref())
-    {
-        files.extend([tls.cert.clone(), tls.key.clone(), tls.ca.clone()]);
-        if let Crl::File(path) | Crl::IfPresent(path) = &tls.crl {
-            files.push(path.clone());
+/// Every file that [`Certificates::load`] keeps something of, there or not.
+pub(crate) fn files(policy: &Policy) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let add_crl = |crl: &Crl, files: &mut Vec<PathBuf>| match crl {
+        Crl::File(path) | Crl::IfPresent(path) => files.push(path.clone()),
+        Crl::None => {}
+    };
+    for listener in &policy.listeners {
+        if let Some(tls) = &listener.tls {
+            files.extend([tls.cert.clone(), tls.key.clone(), tls.ca.clone()]);
+            add_crl(&tls.crl, &mut files);
         }
+        let sasl = listener.sasl.as_ref();
+        files.extend(sasl.and_then(|sasl| sasl.passwords.clone()));
+    }
+    for (_, tls) in policy.upstream_tls() {
+        files.push(tls.ca.clone());
+        if let Some((cert, key)) = &tls.identity {
+            files.extend([cert.clone(), key.clone()]);
+        }
+        add_crl(&tls.crl, &mut files);
     }
     files.sort();
     files.dedup();

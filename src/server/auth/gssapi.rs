@@ -1,4 +1,5 @@
-//! The mechanism GSSAPI: Kerberos 5 (RFC 4752), with its security layer.
+//! The mechanism GSSAPI: Kerberos 5 (RFC 4752), with its security layer. The client's side of it is
+//! in `gssapi_client`.
 //!
 //! The service is `libvirt`; any host's key in the keytab will do, so that a daemon with several
 //! names, or behind a load balancer, serves them all.
@@ -20,7 +21,9 @@
 //!
 //! Everything here may read files, and may block: see [`super::sasl`].
 
-use libgssapi::context::{CtxFlags, SecurityContext as _, ServerCtx};
+use core::fmt;
+
+use libgssapi::context::{CtxFlags, SecurityContext, ServerCtx};
 use libgssapi::credential::{Cred, CredUsage};
 use libgssapi::error::Error;
 use libgssapi::name::Name;
@@ -29,7 +32,7 @@ use libgssapi::oid::{GSS_MECH_KRB5, GSS_NT_HOSTBASED_SERVICE, OidSet};
 use super::sasl::{Failure, LayerError, SecurityLayer};
 
 /// The service name of libvirt.
-const SERVICE: &str = "libvirt";
+pub(super) const SERVICE: &str = "libvirt";
 
 /// Variable of the environment that names the keytab.
 pub const KEYTAB_VARIABLE: &str = "KRB5_KTNAME";
@@ -38,15 +41,15 @@ pub const KEYTAB_VARIABLE: &str = "KRB5_KTNAME";
 const SSF: u16 = 128;
 
 /// Longest token that we take, length word not counted; libvirt's own daemons take as much.
-const TOKEN_MAX: usize = 65_536;
+pub(super) const TOKEN_MAX: usize = 65_536;
 
 /// More than a token has beside its plain text: a header of 16 bytes, a confounder of 16, the
 /// header again, a checksum of 24 (RFC 4121 section 4.2.4, RFC 8009).
 const OVERHEAD: usize = 128;
 
 /// Bits of the octet that offers and chooses layers (RFC 4752 section 3.3).
-const NO_LAYER: u8 = 1;
-const CONFIDENTIALITY: u8 = 4;
+pub(super) const NO_LAYER: u8 = 1;
+pub(super) const CONFIDENTIALITY: u8 = 4;
 
 /// Whether the keytab can be used: for the check of a configuration.
 ///
@@ -84,7 +87,10 @@ enum Phase {
 /// What a client's message leads to.
 pub(super) enum Step {
     Continue(Vec<u8>),
-    Done { user: String, layer: Option<Layer> },
+    Done {
+        user: String,
+        layer: Option<Layer<ServerCtx>>,
+    },
 }
 
 impl Acceptor {
@@ -164,10 +170,7 @@ impl Acceptor {
         if layer == NO_LAYER {
             return Ok(Step::Done { user, layer: None });
         }
-        let max_plain = usize::try_from(peer_max)
-            .unwrap_or(TOKEN_MAX)
-            .min(TOKEN_MAX)
-            .saturating_sub(OVERHEAD);
+        let max_plain = max_plain(peer_max);
         if max_plain == 0 {
             return Err(Failure::Malformed("the client takes no buffer of any use"));
         }
@@ -207,12 +210,12 @@ fn name_failure() -> Failure {
     Failure::Gssapi("a principal that cannot be written".into())
 }
 
-fn failure(error: Error) -> Failure {
+pub(super) fn failure(error: Error) -> Failure {
     Failure::Gssapi(error.to_string())
 }
 
 /// Whether a wrap token is encrypted (RFC 4121 section 4.2.6.2); `None` for other tokens.
-fn is_sealed(token: &[u8]) -> Option<bool> {
+pub(super) fn is_sealed(token: &[u8]) -> Option<bool> {
     const SEALED: u8 = 2;
     match token {
         [5, 4, flags, ..] => Some(flags & SEALED != 0),
@@ -222,12 +225,20 @@ fn is_sealed(token: &[u8]) -> Option<bool> {
 
 /// Encryption of everything behind the exchange.
 #[derive(Debug)]
-pub(super) struct Layer {
-    context: ServerCtx,
-    max_plain: usize,
+pub(super) struct Layer<C> {
+    pub(super) context: C,
+    pub(super) max_plain: usize,
 }
 
-impl SecurityLayer for Layer {
+/// Most bytes for one token of a peer that takes tokens of `peer_max` bytes; 0 if that is too few.
+pub(super) fn max_plain(peer_max: u32) -> usize {
+    usize::try_from(peer_max)
+        .unwrap_or(TOKEN_MAX)
+        .min(TOKEN_MAX)
+        .saturating_sub(OVERHEAD)
+}
+
+impl<C: SecurityContext + fmt::Debug + Send> SecurityLayer for Layer<C> {
     fn encode(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), LayerError> {
         if plain.len() > self.max_plain {
             return Err(LayerError("too many bytes for one buffer".into()));

@@ -22,7 +22,7 @@ use crate::server::tls_channel::TlsChannel;
 use crate::server::transport::Channel;
 
 /// What libvirt's clients wait for after the handshake, within TLS: their certificate is accepted.
-const ACCEPTED: [u8; 1] = [1];
+pub(crate) const ACCEPTED: [u8; 1] = [1];
 /// Silence on a TCP connection after which the kernel asks whether the peer is still there; it
 /// finds the dead that no protocol ping reaches, as the protocol has none before it is opened.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);

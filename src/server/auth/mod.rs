@@ -2,7 +2,8 @@
 //!
 //! - `authenticator`: one client's authentication, whatever the way.
 //! - `handshake`: from an accepted TCP connection to one that frames travel on.
-//! - `tls`, `certificates`, `revocation`: the files of TLS, checked, and what is in force of them.
+//! - `tls`, `tls_client`, `tls_files`, `certificates`, `revocation`: the files of TLS, checked, and what
+//!   is in force of them.
 //! - `ec_key`: private keys that GnuTLS writes in its own way.
 //! - `x509`: what a certificate says.
 //! - `proxy_protocol`: who is behind a load balancer.
@@ -18,6 +19,8 @@ pub(crate) mod certificates;
 mod ec_key;
 #[cfg(feature = "gssapi")]
 pub mod gssapi;
+#[cfg(feature = "gssapi")]
+mod gssapi_client;
 pub(crate) mod handshake;
 pub mod password_file;
 pub mod passwords;
@@ -25,9 +28,13 @@ pub(crate) mod polkit;
 mod proxy_protocol;
 mod revocation;
 pub mod sasl;
+pub(crate) mod sasl_client;
 mod sasl_files;
 mod scram;
+mod scram_client;
 mod tls;
+mod tls_client;
+mod tls_files;
 pub(crate) mod unauthenticated;
 pub mod verifier;
 mod x509;

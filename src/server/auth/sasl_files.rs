@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::passwords::{Passwords, PasswordsError};
 use super::sasl::{ExternalUser, Mechanism, SaslConfig};
-use super::tls::Finding;
+use super::tls_files::Finding;
 use super::verifier::Hash;
 use crate::policy::model;
 use crate::policy::report::Severity;
@@ -87,7 +87,7 @@ pub(crate) fn configure(
     })
 }
 
-fn mechanism(named: &model::Mechanism) -> Mechanism {
+pub(super) fn mechanism(named: &model::Mechanism) -> Mechanism {
     match named {
         model::Mechanism::ScramSha256 => Mechanism::Scram(Hash::Sha256),
         model::Mechanism::ScramSha512 => Mechanism::Scram(Hash::Sha512),

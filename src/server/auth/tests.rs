@@ -27,7 +27,7 @@ use tokio_rustls::TlsConnector;
 use super::certificates::{CertificateStore, Certificates, Finding};
 use super::handshake::{self, HandshakeError};
 use crate::policy::facts::ClientFacts;
-use crate::policy::model::{ListenAddress, Listener};
+use crate::policy::model::{ListenAddress, Listener, Policy};
 use crate::policy::report::Severity;
 use crate::server::transport::Channel;
 
@@ -88,6 +88,15 @@ fn crl(ca: &Ca, serials: &[u64], next_year: i32) -> String {
     params.signed_by(ca).unwrap().pem().unwrap()
 }
 
+/// A policy of this listener.
+fn policy_of(listener: &Listener) -> Policy {
+    let text = "version: 1\nlisteners: {l: {unix: /run/l}}\nupstreams: {u: {unix: /run/u}}\n\
+                routes: [{uri: x, upstream: u}]\n";
+    let mut policy = crate::policy::load("f", text, &|_| None).unwrap().policy;
+    policy.listeners = vec![Arc::new(listener.clone())];
+    policy
+}
+
 /// A server's files.
 struct Site {
     dir: tempfile::TempDir,
@@ -140,8 +149,8 @@ impl Site {
 
     fn load(&self, tls: &str) -> (Option<Certificates>, Vec<Finding>) {
         let mut findings = Vec::new();
-        let listeners = [self.listener(tls, "")];
-        let loaded = Certificates::load(&listeners, SystemTime::now(), &mut findings);
+        let policy = policy_of(&self.listener(tls, ""));
+        let loaded = Certificates::load(&policy, SystemTime::now(), &mut findings);
         (
             loaded,
             findings.into_iter().map(|(_, found)| found).collect(),
@@ -348,11 +357,8 @@ async fn meet(
     Result<(Channel, ClientFacts), HandshakeError>,
     std::io::Result<Vec<u8>>,
 ) {
-    let certificates = Certificates::load(
-        &[Arc::new(listener.clone())],
-        SystemTime::now(),
-        &mut Vec::new(),
-    );
+    let policy = policy_of(listener);
+    let certificates = Certificates::load(&policy, SystemTime::now(), &mut Vec::new());
     let store = CertificateStore::new(certificates.unwrap());
     let server = StdTcpListener::bind("127.0.0.1:0").unwrap();
     let address = server.local_addr().unwrap();

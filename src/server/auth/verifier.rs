@@ -86,8 +86,36 @@ impl Hash {
         }
     }
 
-    fn sign(self, key: &[u8], message: &[u8]) -> hmac::Tag {
+    pub(super) fn stored_key(self, client_key: &[u8]) -> digest::Digest {
+        digest::digest(self.digest(), client_key)
+    }
+
+    pub(super) fn sign(self, key: &[u8], message: &[u8]) -> hmac::Tag {
         hmac::sign(&hmac::Key::new(self.hmac(), key), message)
+    }
+}
+
+/// What a password comes to with a salt (RFC 5802 section 3): whoever has these needs no password.
+pub(super) struct Keys {
+    pub(super) client: hmac::Tag,
+    pub(super) server: hmac::Tag,
+}
+
+impl Keys {
+    /// Costs as much as the iterations say.
+    pub(super) fn new(
+        hash: Hash,
+        iterations: NonZeroU32,
+        password: &PreparedPassword,
+        salt: &[u8],
+    ) -> Self {
+        let mut salted = vec![0; hash.length()];
+        let password = password.0.as_bytes();
+        pbkdf2::derive(hash.pbkdf2(), iterations, salt, password, &mut salted);
+        Self {
+            client: hash.sign(&salted, b"Client Key"),
+            server: hash.sign(&salted, b"Server Key"),
+        }
     }
 }
 
@@ -129,23 +157,13 @@ impl Verifier {
         password: &PreparedPassword,
         salt: Vec<u8>,
     ) -> Self {
-        let mut salted = vec![0; hash.length()];
-        pbkdf2::derive(
-            hash.pbkdf2(),
-            iterations,
-            &salt,
-            password.0.as_bytes(),
-            &mut salted,
-        );
-        let client_key = hash.sign(&salted, b"Client Key");
+        let Keys { client, server } = Keys::new(hash, iterations, password, &salt);
         Self {
             hash,
             iterations,
             salt,
-            stored_key: digest::digest(hash.digest(), client_key.as_ref())
-                .as_ref()
-                .into(),
-            server_key: hash.sign(&salted, b"Server Key").as_ref().into(),
+            stored_key: hash.stored_key(client.as_ref()).as_ref().into(),
+            server_key: server.as_ref().into(),
         }
     }
 
@@ -183,7 +201,8 @@ impl Verifier {
             .zip(signature.as_ref())
             .map(|(a, b)| a ^ b)
             .collect();
-        digest::digest(self.hash.digest(), &client_key)
+        self.hash
+            .stored_key(&client_key)
             .as_ref()
             .ct_eq(&self.stored_key)
             .into()
@@ -259,7 +278,7 @@ impl FromStr for Verifier {
     }
 }
 
-fn iterations_in_bounds(iterations: u32) -> Result<NonZeroU32, VerifierError> {
+pub(super) fn iterations_in_bounds(iterations: u32) -> Result<NonZeroU32, VerifierError> {
     NonZeroU32::new(iterations)
         .filter(|n| (ITERATIONS_MIN..=ITERATIONS_MAX).contains(&n.get()))
         .ok_or(VerifierError::Iterations)
@@ -348,6 +367,10 @@ impl PreparedPassword {
             return Err(PasswordError::Empty);
         }
         Ok(Self(prepared.into_owned()))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
     }
 }
 

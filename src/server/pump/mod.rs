@@ -8,6 +8,7 @@
 //!
 //! - `client`: from the client to the upstreams.
 //! - `upstream`: from the upstreams to the client.
+//! - `dialled`: an upstream until it is open.
 //! - `clock`: timers.
 //! - `proof`: finding out who the client is.
 //! - `turns`: calls that count towards quotas.
@@ -22,6 +23,7 @@
 mod allocations;
 mod client;
 mod clock;
+mod dialled;
 mod proof;
 #[cfg(test)]
 mod tests;
@@ -37,9 +39,9 @@ use tokio::time::Sleep;
 
 use super::audit::Trail;
 use super::context::Context as Shared;
+use super::dial::Dial;
 use super::side::Side;
 use super::transport::Transport;
-use super::upstream::Dial;
 use crate::session::access::refusal::Record;
 use crate::session::{Action, Peer, Session, UpstreamId};
 pub(super) use proof::Unproven;
@@ -61,7 +63,7 @@ pub(super) struct Pump<'a> {
     drain: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
     client: Side,
     upstreams: Vec<Upstream>,
-    dials: Vec<Dial>,
+    dials: Vec<Dial<'a>>,
     /// Whose frame the client has been given a part of.
     writing: Option<UpstreamId>,
     /// Frames of the proxy's own for the client that come after what a daemon said that is gone.
@@ -142,6 +144,7 @@ impl<'a> Pump<'a> {
             moved |= self.poll_proof(cx, now);
             moved |= self.poll_turns(cx, now);
             moved |= self.poll_dials(cx, now);
+            moved |= self.poll_sasl(cx, now);
             moved |= self.move_from_client(cx, now);
             moved |= self.move_from_upstreams(cx, now);
             moved |= self.poll_outboxes(cx);
@@ -189,7 +192,10 @@ impl<'a> Pump<'a> {
                     id,
                     upstream,
                     readonly,
-                } => self.dials.push(Dial::new(id, &upstream, readonly)),
+                } => {
+                    let dial = Dial::new(id, &upstream, readonly, self.shared);
+                    self.dials.push(dial);
+                }
                 Action::Disconnect(id) => {
                     self.dials.retain(|dial| dial.id != id);
                     if let Some(upstream) = open(&mut self.upstreams, id) {
@@ -199,7 +205,7 @@ impl<'a> Pump<'a> {
                 Action::Opened(_)
                 | Action::Unwell { .. }
                 | Action::ProveTo { .. }
-                | Action::SecureUpstream(_) => {}
+                | Action::SecureUpstream(_) => self.tend(action),
                 Action::Polkit
                 | Action::Sasl(_)
                 | Action::Secure

@@ -1,15 +1,16 @@
-//! The pump's way from the upstreams to the client, and how an upstream comes and goes.
+//! The pump's way from the upstreams to the client, and how an upstream goes.
 
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::{End, OUTBOX, Pump, Shared};
 use crate::protocol::limits;
+use crate::server::dial::UpstreamSasl;
+use crate::server::health::Standing;
 use crate::server::side::Side;
 use crate::session::{Lost, Peer, Session, UpstreamId, Verdict};
 
 /// A dialled daemon.
-#[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) id: UpstreamId,
     pub(super) side: Side,
@@ -17,41 +18,13 @@ pub(super) struct Upstream {
     pub(super) gone: bool,
     /// Nothing can be written to it.
     pub(super) deaf: bool,
+    /// Which daemon it is, and how that stands with all clients.
+    pub(super) standing: Standing,
+    /// The SASL exchange with it, until it is open.
+    pub(super) sasl: Option<Box<UpstreamSasl>>,
 }
 
 impl Pump<'_> {
-    pub(super) fn poll_dials(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        let done = self.dials.iter_mut().enumerate().find_map(|(place, dial)| {
-            let Poll::Ready(outcome) = dial.poll(cx) else {
-                return None;
-            };
-            Some((place, dial.id, outcome))
-        });
-        let Some((place, id, outcome)) = done else {
-            return false;
-        };
-        self.dials.remove(place);
-        match outcome {
-            Ok(transport) => {
-                let descriptors = transport.carries_descriptors();
-                // Most connections have one.
-                self.upstreams.reserve_exact(1);
-                self.upstreams.push(Upstream {
-                    id,
-                    side: Side::new(transport),
-                    gone: false,
-                    deaf: false,
-                });
-                self.session.handle_connected(id, descriptors);
-            }
-            Err(error) => {
-                let lost = Lost::Unreachable(error.to_string());
-                self.session.handle_upstream_lost(id, &lost, now);
-            }
-        }
-        true
-    }
-
     pub(super) fn move_from_upstreams(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut moved = false;
         for place in 0..self.upstreams.len() {
