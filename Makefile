@@ -12,10 +12,11 @@ GSSAPI_PACKAGES = libkrb5-dev libclang-dev krb5-kdc krb5-admin-server krb5-user 
 # Where `make install` puts things. Units in /etc come before those of a distribution's libvirt.
 PREFIX ?= /usr/local
 UNITS ?= /etc/systemd/system
+TMPFILES ?= /etc/tmpfiles.d
 DESTDIR ?=
 RELEASE = $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: demo demo-stop install test test-default test-gssapi check
+.PHONY: demo demo-stop install front-doors front-doors-undo test test-default test-gssapi check
 
 ## Build, start a real libvirtd with its test driver and the proxy in front of it, and try them.
 demo:
@@ -29,12 +30,27 @@ demo-stop:
 install:
 	cargo build --locked --release
 	install -D -m 0755 $(RELEASE)/virtproxyd $(DESTDIR)$(PREFIX)/sbin/virtproxyd
-	for unit in systemd/*; do \
+	for unit in systemd/*.service systemd/*.socket; do \
 	    install -D -m 0644 $$unit $(DESTDIR)$(UNITS)/$${unit##*/} || exit 1; \
 	done
 	sed -i 's|^ExecStart=/usr/sbin/|ExecStart=$(PREFIX)/sbin/|' $(DESTDIR)$(UNITS)/virtproxyd.service
 	install -d $(DESTDIR)$(PREFIX)/share/virtproxyd
-	cp -r examples schemas $(DESTDIR)$(PREFIX)/share/virtproxyd/
+	cp -r examples schemas systemd/front-doors $(DESTDIR)$(PREFIX)/share/virtproxyd/
+
+## Move the sockets of libvirt's modular daemons behind the proxy; docs/front-doors.md has the rest.
+front-doors:
+	install -D -m 0644 -t $(DESTDIR)$(TMPFILES) systemd/front-doors/virtproxyd-front-doors.conf
+	cd systemd/front-doors && for file in */virtproxyd.conf; do \
+	    install -D -m 0644 $$file $(abspath $(DESTDIR)$(UNITS))/$$file || exit 1; \
+	done
+
+## Move them back.
+front-doors-undo:
+	rm -f $(DESTDIR)$(TMPFILES)/virtproxyd-front-doors.conf
+	cd systemd/front-doors && for dir in *.socket.d; do \
+	    rm -f $(abspath $(DESTDIR)$(UNITS))/$$dir/virtproxyd.conf; \
+	    rmdir --ignore-fail-on-non-empty $(abspath $(DESTDIR)$(UNITS))/$$dir || exit 1; \
+	done
 
 ## Install what is missing and run every test, then those of the build with Kerberos.
 test: test-default test-gssapi

@@ -10,9 +10,11 @@ use virtproxyd::server::{self, Options};
 
 mod client;
 mod commands;
+mod doctor;
 mod explain_id;
 mod passwd;
 
+use doctor::Doctor;
 use passwd::Passwd;
 
 /// Exit code for wrong usage, or a file that cannot be read; clap uses the same.
@@ -21,10 +23,12 @@ const USAGE: u8 = 2;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  ended as told, or idle for the time given by --timeout; `check`: no errors;
-     `explain`: there is a route, and what was asked is allowed; there is a record
+     `explain`: there is a route, and what was asked is allowed; there is a record;
+     `doctor`: nothing goes past the proxy
   1  could not start, or the policy has errors; `explain`: there is no route, or what was
-     asked is refused or depends on what was not said; there is no record
-  2  wrong usage; `check` and `explain`: the file cannot be read";
+     asked is refused or depends on what was not said; there is no record; `doctor`: something
+     goes past the proxy
+  2  wrong usage; `check` and `explain`: the file cannot be read; `doctor`: it cannot be told";
 
 /// A policy-driven proxy in front of libvirt's driver daemons
 #[derive(Debug, Parser)]
@@ -107,6 +111,7 @@ enum Command {
         format: Format,
     },
     Passwd(Passwd),
+    Doctor(Doctor),
 }
 
 /// Form of a command's output

@@ -12,6 +12,7 @@ use virtproxyd::policy::access::{Gate, Owner, Permission, Subject};
 use virtproxyd::policy::facts::{ClientFacts, UnixFacts};
 use virtproxyd::policy::model::{Auth, ListenAddress, Policy, Routed};
 use virtproxyd::policy::{self, Report};
+use virtproxyd::protocol::driver::Driver;
 use virtproxyd::protocol::header::Program;
 use virtproxyd::protocol::object::Class;
 use virtproxyd::protocol::table::remote;
@@ -87,12 +88,15 @@ fn all_examples_are_tested_here() {
         names,
         [
             "demo.yaml",
+            "fleet.yaml",
+            "front-doors.yaml",
             "modular.yaml",
             "monitoring.yaml",
             "monolithic.yaml",
             "remote.yaml",
             "sasl.yaml",
             "session.yaml",
+            "stateless.yaml",
             "tenants.yaml"
         ],
         "a new example needs a test below"
@@ -139,6 +143,97 @@ fn modular_sends_each_uri_to_its_daemon() {
         .map(|(upstream, _)| upstream)
         .collect();
     assert_eq!(probed, ["xen", "qemu", "lxc", "vbox", "vz"]);
+}
+
+/// The drivers that have a daemon of their own, and what is opened there.
+fn drivers(policy: &Policy, client: &str, uri: &str) -> Vec<(String, String)> {
+    let Routed::Try(targets) = policy.route(&self::client(policy, "main", client), uri) else {
+        panic!("{uri} has no route")
+    };
+    let drivers = targets[0].drivers.iter().flat_map(|drivers| drivers.iter());
+    let drivers = drivers.map(|(driver, it)| {
+        assert!(it.fallback);
+        let opened = it.open_uri(driver, &targets[0].open_uri);
+        (it.upstream.name.to_string(), opened)
+    });
+    drivers.collect()
+}
+
+#[test]
+fn modular_sends_calls_of_each_driver_straight_to_its_daemon() {
+    let policy = load("modular.yaml");
+    let all = Driver::ALL.map(|driver| {
+        let name = driver.scheme();
+        (name.to_owned(), format!("{name}:///system"))
+    });
+    for uri in ["qemu:///system", "lxc:///", "xen:///", "ch:///system"] {
+        assert_eq!(drivers(&policy, "user=root", uri), all, "{uri}");
+    }
+    for uri in ["vbox:///system", "network:///system"] {
+        assert_eq!(drivers(&policy, "user=root", uri), [], "{uri}");
+    }
+    let mut upstreams = policy.upstreams.iter();
+    assert!(upstreams.all(|it| it.reconnect || matches!(&*it.name, "vbox" | "vz")));
+}
+
+#[test]
+fn fleet_reaches_the_hosts_that_its_values_name() {
+    let policy = load("fleet.yaml");
+    let operator = "dn=\"CN=eve,OU=Ops,O=Example\"";
+    let place = |client: &str, uri: &str| {
+        let facts = ClientFacts {
+            listener: "tls".into(),
+            ..client.parse().unwrap()
+        };
+        match policy.route(&facts, uri) {
+            Routed::Try(targets) => {
+                let address = targets[0].upstream.addresses[0].to_string();
+                Some((address, targets[0].open_uri.clone()))
+            }
+            Routed::NoRoute => None,
+        }
+    };
+    let system = |address: &str| Some((address.to_owned(), "qemu:///system".to_owned()));
+    assert_eq!(
+        place(operator, "qemu:///system?host=kvm7"),
+        system("tls:kvm7.example.com:16514")
+    );
+    assert_eq!(
+        place(operator, "qemu:///lab/mill"),
+        system("ssh -oBatchMode=yes proxy@mill.lab.example.com virt-ssh-helper qemu:///system")
+    );
+    for uri in [
+        "qemu:///system?host=kvm1234",
+        "qemu:///system?host=hv1.evil.test:22/",
+        "qemu:///system?host=hv1&x=1",
+        "qemu:///lab/evil",
+    ] {
+        assert_eq!(place(operator, uri), None, "{uri}");
+    }
+    let files: Vec<&str> = policy.upstream_tls().map(|(name, _)| &**name).collect();
+    assert_eq!(files, ["production"]);
+}
+
+#[test]
+fn stateless_sends_named_hosts_to_the_daemon_that_has_their_driver() {
+    let policy = load("stateless.yaml");
+    let esx = "user=alice,group=esx";
+    for uri in [
+        "test:///default",
+        "esx://vc1.example.com/dc1",
+        "vpx://vc1.example.com/dc1/esx7.example.com",
+    ] {
+        assert_eq!(routed(&policy, "main", esx, uri), to("stateless", uri));
+    }
+    for uri in [
+        "esx://elsewhere/dc1",
+        "esx://vc1.example.com.evil.test/dc1",
+        "esx://vc1.example.com/dc1?no_verify=1",
+        "esx://root@vc1.example.com/dc1",
+        "test:///etc/passwd",
+    ] {
+        assert_eq!(routed(&policy, "main", esx, uri), [], "{uri}");
+    }
 }
 
 #[test]
@@ -233,7 +328,13 @@ fn session_stays_within_the_runtime_directory() {
     for upstream in &policy.upstreams {
         let place = upstream.addresses.first().unwrap().place(false);
         assert!(place.starts_with("/run/user/1000/libvirt"));
+        let start = upstream.start.as_ref().unwrap();
+        let daemon = format!("virt{}d", upstream.name);
+        assert_eq!(**start, [daemon, "--timeout=120".to_owned()]);
     }
+    let drivers = drivers(&policy, "user=alice", "qemu:///session");
+    assert_eq!(drivers.len(), 5);
+    assert!(drivers.iter().all(|(_, uri)| uri.ends_with(":///session")));
     assert_eq!(
         routed(&policy, "main", "user=alice", "qemu:///session"),
         to("qemu", "qemu:///session")
@@ -256,6 +357,66 @@ fn monolithic_sends_every_driver_to_the_one_daemon() {
         "qemu+ssh://elsewhere/x:///system",
     ] {
         assert_eq!(routed(&policy, "main", "user=root", uri), []);
+    }
+}
+
+/// The example has tests of its own for what its rules say.
+#[test]
+fn front_doors_listens_wherever_clients_go_and_lets_the_daemons_through() {
+    let policy = load("front-doors.yaml");
+    let upstreams: Vec<&str> = policy.upstreams.iter().map(|it| &*it.name).collect();
+    let secondary = Driver::ALL.map(Driver::scheme);
+    assert_eq!(upstreams, [&["qemu"][..], &secondary].concat());
+    // Each daemon is behind the socket that its clients know.
+    let doors = policy.upstreams.iter().flat_map(|upstream| {
+        let address = upstream.addresses.first().unwrap();
+        let door = |readonly| address.place(readonly).replace("/driver/", "/");
+        [door(false), door(true)].map(PathBuf::from)
+    });
+    let listeners = policy
+        .listeners
+        .iter()
+        .map(|listener| match &listener.address {
+            ListenAddress::Unix { path, .. } => path.clone(),
+            ListenAddress::Tcp { .. } => panic!("only UNIX sockets"),
+        });
+    let legacy = ["/run/libvirt/libvirt-sock", "/run/libvirt/libvirt-sock-ro"].map(PathBuf::from);
+    let expected = legacy.into_iter().chain(doors);
+    assert_eq!(listeners.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    for listener in &policy.listeners {
+        assert_eq!(listener.readonly, listener.name.ends_with("ro"));
+    }
+    // Where the hypervisor's daemon would only ask at these same doors, there is nothing to fall
+    // back to.
+    let Routed::Try(targets) =
+        policy.route(&client(&policy, "main", "user=root"), "qemu:///system")
+    else {
+        panic!("no route")
+    };
+    let drivers = targets[0].drivers.as_ref().unwrap();
+    assert_eq!(drivers.iter().count(), Driver::ALL.len());
+    assert!(drivers.iter().all(|(_, it)| !it.fallback));
+    for upstream in &policy.upstreams {
+        for readonly in [false, true] {
+            let place = upstream.addresses.first().unwrap().place(readonly);
+            assert!(place.starts_with("/run/libvirt/driver/virt"), "{place}");
+        }
+    }
+    for (listener, uri, upstream) in [
+        ("virtqemud", "qemu:///system", "qemu"),
+        ("virtnetworkd", "network:///system", "network"),
+        ("virtstoraged", "storage:///system", "storage"),
+        ("virtnodedevd", "nodedev:///system", "nodedev"),
+        ("virtnwfilterd", "nwfilter:///system", "nwfilter"),
+        ("virtsecretd", "secret:///system", "secret"),
+        ("virtinterfaced", "interface:///system", "interface"),
+    ] {
+        let facts = client(&policy, listener, "user=root,uid=0");
+        let root = routed(&policy, listener, "user=root,uid=0", uri);
+        assert_eq!(root, to(upstream, uri));
+        assert!(policy.may_forward(&facts));
+        let write = Permission::find(Class::Network, "write").unwrap();
+        assert_eq!(policy.access(&facts).grants(write).count(), 1);
     }
 }
 

@@ -63,7 +63,16 @@ fn every_set_and_every_key_has_a_row() {
         row(&manual, set.name);
     }
     let schema: serde_json::Value = serde_json::from_str(&virtproxyd::policy::schema()).unwrap();
-    for kind in ["AccessRule", "Guards", "Audit", "SelfTest"] {
+    for kind in [
+        "Upstream",
+        "ClientSasl",
+        "Drivers",
+        "DriverRoute",
+        "AccessRule",
+        "Guards",
+        "Audit",
+        "SelfTest",
+    ] {
         let keys = schema["$defs"][kind]["properties"].as_object().unwrap();
         for key in keys.keys() {
             let is_named = |line: &str| {
@@ -83,6 +92,29 @@ fn every_word_of_forbid_has_a_row() {
         .flat_map(|line| quoted(line.split('|').nth(1).unwrap()))
         .collect();
     assert_eq!(named, Forbid::ALL.iter().map(|word| word.word()).collect());
+}
+
+/// What the manual shows of upstreams, templates and drivers.
+#[test]
+fn the_upstreams_that_the_manual_shows_are_good() {
+    let manual = manual("policy.md");
+    let blocks = manual.split("```yaml\n").skip(1);
+    let blocks = blocks.map(|it| it.split("```").next().unwrap());
+    let mut tried = 0;
+    for block in blocks.filter(|block| block.starts_with("upstreams:\n")) {
+        let mut text = format!("version: 1\nlisteners: {{ main: {{ unix: /run/main }} }}\n{block}");
+        let is_alone = !block.contains("\nroutes:\n");
+        if is_alone {
+            text.push_str("routes: [ { uri: \"qemu:///system\", upstream: qemu } ]\n");
+        }
+        let env = |_: &str| Some("/run/user/1000".to_owned());
+        let loaded = virtproxyd::policy::load("f", &text, &env);
+        let loaded = loaded.unwrap_or_else(|report| panic!("{}", report.render_human(false)));
+        let mut warnings = loaded.warnings.problems().iter();
+        assert!(warnings.all(|it| is_alone && it.code == "unused"), "{text}");
+        tried += 1;
+    }
+    assert_eq!(tried, 3);
 }
 
 /// What the manual shows of rules and tests is taken as it stands, without a warning about rules.

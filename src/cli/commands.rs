@@ -22,6 +22,7 @@ pub(super) fn run(command: Command) -> ExitCode {
             deny_warnings,
         } => check(&file, format, deny_warnings),
         Command::Passwd(passwd) => passwd.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Schema => show(policy::schema(), ExitCode::SUCCESS),
         Command::Explain {
             call,

@@ -2,14 +2,13 @@
 //! things that nobody uses, doors that stand open.
 
 mod access;
+mod sockets;
 
-use core::net::SocketAddr;
-use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::collections::HashSet;
 
 use super::compile::Draft;
 use super::identity::Rule;
-use super::model::{Address, Auth, ClientCert, ListenAddress};
+use super::model::{Auth, ClientCert, ListenAddress};
 use super::report::{Problem, quoted};
 use super::route::{Action, Route};
 use super::uri::Uri;
@@ -49,78 +48,6 @@ struct Checker<'a, 'd> {
 }
 
 impl Checker<'_, '_> {
-    /// Two listeners on one socket, or a listener's own socket as an upstream.
-    fn sockets(&self, problems: &mut Vec<Problem>) {
-        let mut taken: HashMap<&Path, &Pointer> = HashMap::new();
-        let mut ports: Vec<(SocketAddr, Pointer)> = Vec::new();
-        for entry in &self.draft.listeners {
-            let Some(listener) = &entry.value else {
-                continue;
-            };
-            match &listener.address {
-                ListenAddress::Unix { path, .. } => match taken.get(path.as_path()) {
-                    Some(first) => {
-                        let (at, first) = (entry.at.key("unix"), first.key("unix"));
-                        problems.push(self.same_socket(&at, &first));
-                    }
-                    None => {
-                        taken.insert(path, &entry.at);
-                    }
-                },
-                ListenAddress::Tcp { addresses } => {
-                    for address in addresses {
-                        let at = entry.at.key("tcp");
-                        match ports.iter().find(|(other, _)| overlap(other, address)) {
-                            Some((_, first)) => problems.push(self.same_socket(&at, first)),
-                            None => ports.push((*address, at)),
-                        }
-                    }
-                }
-            }
-        }
-        for entry in &self.draft.upstreams {
-            let Some(upstream) = &entry.value else {
-                continue;
-            };
-            let sockets = upstream.addresses.iter().enumerate();
-            let sockets = sockets.flat_map(|(index, address)| match address {
-                Address::Unix { path, readonly } => [
-                    Some((entry.at.key("unix").index(index), path)),
-                    readonly
-                        .as_ref()
-                        .map(|path| (entry.at.key("unix_ro"), path)),
-                ],
-                _ => [None, None],
-            });
-            for (at, path) in sockets.flatten() {
-                let Some(first) = taken.get(path.as_path()) else {
-                    continue;
-                };
-                problems.push(
-                    Problem::error(
-                        "loop",
-                        Some(self.document.place(&at)),
-                        "this is a listener's own socket: the proxy would connect to itself",
-                    )
-                    .related(self.document.place(&first.key("unix")), "the listener")
-                    .help(
-                        "name the socket of a driver daemon, such as /run/libvirt/virtqemud-sock",
-                    ),
-                );
-            }
-        }
-    }
-
-    fn same_socket(&self, at: &Pointer, first: &Pointer) -> Problem {
-        let place = Some(self.document.place(at));
-        Problem::error(
-            "duplicate-address",
-            place,
-            "another listener has this socket",
-        )
-        .related(self.document.place(first), "here")
-    }
-
     /// A read-write socket that everyone may use, unproven. Routes that all ask for an identity
     /// close it again.
     fn open_doors(&self, problems: &mut Vec<Problem>) {
@@ -324,8 +251,8 @@ impl Checker<'_, '_> {
         let mut upstreams: HashSet<&str> = HashSet::new();
         let mut identities: HashSet<usize> = HashSet::new();
         for (_, route) in self.routes() {
-            if let Action::Open { upstream, .. } = &route.action {
-                upstreams.insert(&upstream.name);
+            if let Action::Open(open) = &route.action {
+                upstreams.extend(open.destinations().map(|it| &*it.upstream().name));
             }
             identities.extend(route.clients.iter().flatten());
         }
@@ -412,12 +339,4 @@ fn takes_all(wide: &Route, narrow: &Route) -> bool {
         (Some(wide), Some(narrow)) => narrow.iter().all(|name| wide.contains(name)),
     };
     clients && listeners
-}
-
-/// Whether both cannot listen at once. IPv6 sockets take no IPv4 clients.
-fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
-    let same_kind = one.is_ipv4() == other.is_ipv4();
-    let (a, b) = (one.ip(), other.ip());
-    let wide = a.is_unspecified() || b.is_unspecified();
-    one.port() == other.port() && same_kind && (wide || one == other)
 }

@@ -5,6 +5,7 @@ mod access;
 mod ask;
 mod nearest;
 
+pub(super) use access::Client;
 pub use access::{AccessExplanation, PermissionVerdict, Role, Verdict};
 pub use ask::{Ask, AskError};
 pub use nearest::Nearest;
@@ -16,9 +17,10 @@ use serde::Serialize;
 
 use super::facts::ClientFacts;
 use super::identity::IdentitySet;
-use super::model::{Policy, Target};
+use super::model::{Policy, Target, Upstream};
 use super::report::quoted;
 use super::route::{Action, Route};
+use super::template::Refused;
 use super::uri::{Uri, UriPattern};
 
 /// The decision on one client and URI, step by step.
@@ -40,7 +42,8 @@ pub struct Explanation {
 pub struct Step {
     /// The URI; empty if the client named none.
     pub uri: String,
-    /// Why no route can match, if that lies in the URI itself.
+    /// Why it leads nowhere, if that lies in the URI itself: no route can match, or the one that
+    /// does has no daemon for its values.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
     /// The routes down to the one that matched.
@@ -85,6 +88,24 @@ pub struct Opened {
     pub readonly: bool,
     /// URI opened there; empty lets the daemon probe.
     pub uri: String,
+    /// The daemons that serve some drivers in its place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub drivers: Vec<OpenedDriver>,
+}
+
+/// What is opened for one driver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OpenedDriver {
+    /// Name of the driver.
+    pub driver: &'static str,
+    /// Name of the upstream.
+    pub upstream: Arc<str>,
+    /// Where it is reached for this client; several are tried in turn.
+    pub at: Vec<String>,
+    /// URI opened there.
+    pub uri: String,
+    /// Where it cannot be reached, the route's own daemon serves the driver.
+    pub fallback: bool,
 }
 
 impl Policy {
@@ -124,7 +145,10 @@ impl Policy {
                 mismatch,
             });
             if matched {
-                step.outcome = self.outcome(route, facts, set, &uri);
+                match self.outcome(route, facts, set, &uri) {
+                    Ok(outcome) => step.outcome = outcome,
+                    Err(refused) => step.fault = Some(refused.to_string()),
+                }
                 break;
             }
         }
@@ -137,32 +161,19 @@ impl Policy {
         facts: &ClientFacts,
         set: &IdentitySet,
         uri: &Uri<'_>,
-    ) -> Outcome {
-        if let Action::Probe(uris) = &route.action {
-            return Outcome::Probe(uris.iter().map(|uri| self.step(facts, set, uri)).collect());
-        }
-        let target = route
-            .pattern_for(uri)
-            .and_then(|pattern| route.target(pattern, uri));
-        match target {
-            None => Outcome::NoRoute,
-            Some(Target {
-                upstream,
-                open_uri,
-                line,
-                ..
-            }) => Outcome::Open(Opened {
-                line,
-                upstream: Arc::clone(&upstream.name),
-                at: upstream
-                    .addresses
-                    .iter()
-                    .map(|address| address.place(facts.readonly))
-                    .collect(),
-                readonly: facts.readonly,
-                uri: open_uri,
-            }),
-        }
+    ) -> Result<Outcome, Refused> {
+        let open = match &route.action {
+            Action::Open(open) => open,
+            Action::Probe(uris) => {
+                let steps = uris.iter().map(|uri| self.step(facts, set, uri));
+                return Ok(Outcome::Probe(steps.collect()));
+            }
+        };
+        let Some(pattern) = route.pattern_for(uri) else {
+            return Ok(Outcome::NoRoute);
+        };
+        let target = route.target(open, pattern, uri)?;
+        Ok(Outcome::Open(Opened::new(target, facts.readonly)))
     }
 
     fn mismatch(
@@ -198,6 +209,31 @@ impl Policy {
             return Some(format!("the client is not {}", names.join(" or ")));
         }
         None
+    }
+}
+
+impl Opened {
+    fn new(target: Target, readonly: bool) -> Self {
+        let places = |upstream: &Upstream| {
+            let addresses = upstream.addresses.iter();
+            addresses.map(|it| it.place(readonly)).collect()
+        };
+        let drivers = target.drivers.iter().flat_map(|drivers| drivers.iter());
+        let drivers = drivers.map(|(driver, it)| OpenedDriver {
+            driver: driver.scheme(),
+            upstream: Arc::clone(&it.upstream.name),
+            at: places(&it.upstream),
+            uri: it.open_uri(driver, &target.open_uri),
+            fallback: it.fallback,
+        });
+        Self {
+            line: target.line,
+            upstream: Arc::clone(&target.upstream.name),
+            at: places(&target.upstream),
+            readonly,
+            drivers: drivers.collect(),
+            uri: target.open_uri,
+        }
     }
 }
 
@@ -269,7 +305,21 @@ impl Step {
                     quoted(&opened.upstream),
                     opened.at.join(", "),
                     quoted(&opened.uri),
-                )
+                )?;
+                opened.drivers.iter().try_for_each(|it| {
+                    let fallback = match it.fallback {
+                        true => "; where it cannot be reached, as the rest",
+                        false => "",
+                    };
+                    writeln!(
+                        f,
+                        "{margin}     {}: upstream {} at {}{readonly}, opening {}{fallback}",
+                        it.driver,
+                        quoted(&it.upstream),
+                        it.at.join(", "),
+                        quoted(&it.uri),
+                    )
+                })
             }
             Outcome::Probe(steps) => {
                 writeln!(f, "{margin}  => the first of these whose daemon is alive")?;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::facts::{ClientFacts, SaslFacts, UnixFacts, X509Facts};
-use super::model::{Auth, ClientCert, ListenAddress, Listener, Network};
+use super::known;
+use super::model::{Evidence, Listener, Network};
 use super::pattern::Pattern;
 
 /// A named class of clients.
@@ -105,6 +106,11 @@ impl IdentitySet {
             .is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 
+    /// Whether any of these is one of them.
+    pub(super) fn has_any(&self, identities: &[usize]) -> bool {
+        identities.iter().any(|index| self.contains(*index))
+    }
+
     /// Their places in the file.
     pub fn iter(&self) -> impl Iterator<Item = usize> {
         (0..self.0.len() * 64).filter(|index| self.contains(*index))
@@ -149,50 +155,28 @@ impl Rule {
 
     /// What the listener alone says: `Some` if clients of listener `name` have or lack this whoever
     /// they are, `None` if it depends. `listener` tells what it can prove of them, `None` if that
-    /// is not known. `known` has the same for the identities decided so far.
+    /// is not known. `decided` has the same for the identities decided so far.
     pub(super) fn on_listener(
         &self,
         name: &str,
         listener: Option<&Listener>,
-        known: &[Option<bool>],
+        decided: &[Option<bool>],
     ) -> Option<bool> {
-        // Any one that decides does; else all must agree.
-        let fold = |rules: &[Self], decisive: bool| {
-            let mut sure = Some(!decisive);
-            for rule in rules {
-                match rule.on_listener(name, listener, known) {
-                    Some(value) if value == decisive => return Some(decisive),
-                    Some(_) => {}
-                    None => sure = None,
-                }
-            }
-            sure
+        let answer = |rule: &Self| rule.on_listener(name, listener, decided);
+        let if_proven = |evidence| {
+            let proves = listener.is_none_or(|listener| listener.proves(evidence));
+            if proves { None } else { Some(false) }
         };
         match self {
-            Self::Any(rules) => fold(rules, true),
-            Self::All(rules) => fold(rules, false),
-            Self::Not(rule) => rule.on_listener(name, listener, known).map(|value| !value),
+            Self::Any(rules) => known::any(rules.iter().map(answer)),
+            Self::All(rules) => known::all(rules.iter().map(answer)),
+            Self::Not(rule) => answer(rule).map(|value| !value),
             Self::Listener(names) => Some(names.iter().any(|pattern| pattern.matches(name))),
-            Self::Identity(index) => known.get(*index).copied().flatten(),
-            Self::Unix(_) | Self::X509(_) | Self::Sasl(_) | Self::Address(_) => {
-                let proves = listener.is_none_or(|listener| self.is_proven_on(listener));
-                if proves { None } else { Some(false) }
-            }
-        }
-    }
-
-    /// Whether `listener` learns of its clients what this asks for.
-    fn is_proven_on(&self, listener: &Listener) -> bool {
-        let is_unix = matches!(listener.address, ListenAddress::Unix { .. });
-        match self {
-            Self::Unix(_) => is_unix,
-            Self::Address(_) => !is_unix,
-            Self::Sasl(_) => listener.auth == Auth::Sasl,
-            Self::X509(_) => listener
-                .tls
-                .as_ref()
-                .is_some_and(|tls| tls.client_cert != ClientCert::UnsafeNone),
-            _ => true,
+            Self::Identity(index) => decided.get(*index).copied().flatten(),
+            Self::Unix(_) => if_proven(Evidence::Process),
+            Self::X509(_) => if_proven(Evidence::Certificate),
+            Self::Sasl(_) => if_proven(Evidence::Sasl),
+            Self::Address(_) => if_proven(Evidence::Address),
         }
     }
 

@@ -12,7 +12,8 @@
 //!
 //! The way of the text: `yaml` (a tree with places) → `validate` (does it fit the schema?) → `raw`
 //! (typed as written) → `compile` (names resolved, patterns built) → `check` (does it make sense as
-//! a whole?). Decisions are in `route`, over `identity`, `uri` and `pattern`, towards an `upstream`.
+//! a whole?). Decisions are in `route`, over `identity`, `uri` and `pattern`, towards an `upstream`,
+//! fixed or by a `template`.
 
 pub mod access;
 mod check;
@@ -24,6 +25,7 @@ pub mod facts;
 pub mod guard;
 mod identity;
 mod imagined;
+mod known;
 pub mod model;
 mod network;
 mod pattern;
@@ -33,6 +35,7 @@ mod route;
 mod schema;
 pub mod store;
 mod syntax;
+mod template;
 mod upstream;
 mod uri;
 mod validate;

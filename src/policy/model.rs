@@ -9,6 +9,7 @@ use super::access::Access;
 pub use super::identity::{Identity, IdentitySet};
 pub use super::network::{Network, NetworkError};
 pub use super::route::Route;
+use super::template::Template;
 pub use super::upstream::{
     Address, ClientSasl, ClientTls, DriverTarget, Drivers, ForwardIdentity, Target, Upstream,
 };
@@ -22,8 +23,10 @@ pub struct Policy {
     pub daemon: Daemon,
     /// Listeners in file order.
     pub listeners: Vec<Arc<Listener>>,
-    /// Driver daemons in file order.
+    /// Driver daemons in file order, without those that are made from templates.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Templates of driver daemons in file order.
+    pub(super) templates: Vec<Arc<Template>>,
     /// Identities in file order; their places here are what an [`IdentitySet`] holds.
     pub identities: Vec<Identity>,
     /// Routes in file order; the first that matches wins.
@@ -38,18 +41,26 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// What TLS towards daemons needs, by the name of the upstream, in file order.
+    /// What TLS towards daemons needs, by the name of the upstream. That of a template has the
+    /// files of all daemons made from it; only `server_name` may be another for each of them, and
+    /// has `{name}` here where values go.
     pub fn upstream_tls(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<ClientTls>)> {
-        self.upstreams
-            .iter()
+        self.entries()
             .filter_map(|upstream| Some((&upstream.name, upstream.tls()?)))
     }
 
-    /// What SASL towards daemons needs, by the name of the upstream, in file order.
+    /// What SASL towards daemons needs, by the name of the upstream. That of a template is that of
+    /// all daemons made from it.
     pub fn upstream_sasl(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<ClientSasl>)> {
-        self.upstreams
-            .iter()
+        self.entries()
             .filter_map(|upstream| Some((&upstream.name, upstream.sasl.as_ref()?)))
+    }
+
+    /// Fixed upstreams, and what those of each template have in common.
+    fn entries(&self) -> impl Iterator<Item = &Upstream> {
+        let templates = self.templates.iter().map(|template| &template.upstream);
+        let fixed = self.upstreams.iter().map(|upstream| &**upstream);
+        fixed.chain(templates)
     }
 }
 
@@ -108,6 +119,31 @@ impl Listener {
         let sealed = self.sasl.as_ref().is_some_and(Sasl::is_sealed);
         self.tls.is_none() && !self.unsafe_plain_tcp && !sealed
     }
+
+    /// Whether it learns this of its clients.
+    pub(super) fn proves(&self, evidence: Evidence) -> bool {
+        let is_unix = matches!(self.address, ListenAddress::Unix { .. });
+        match evidence {
+            Evidence::Process => is_unix,
+            Evidence::Address => !is_unix,
+            Evidence::Certificate => self
+                .tls
+                .as_ref()
+                .is_some_and(|tls| tls.client_cert != ClientCert::UnsafeNone),
+            Evidence::Sasl => self.auth == Auth::Sasl,
+        }
+    }
+}
+
+/// What may be proven of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// The process at the other end of a UNIX socket.
+    Process,
+    Address,
+    Certificate,
+    /// A user by SASL.
+    Sasl,
 }
 
 /// How clients prove who they are.
@@ -253,6 +289,21 @@ pub enum ListenAddress {
         /// Address and port of each; never empty, no port is 0.
         addresses: Vec<SocketAddr>,
     },
+}
+
+impl ListenAddress {
+    /// Whether a TCP socket bound there is one of these. systemd's `ListenStream=16514` is `[::]`,
+    /// which may take IPv4 clients too, so that all addresses of one port are one.
+    #[must_use]
+    pub fn is_at(&self, bound: SocketAddr) -> bool {
+        let Self::Tcp { addresses } = self else {
+            return false;
+        };
+        addresses.iter().any(|address| {
+            let both_wide = address.ip().is_unspecified() && bound.ip().is_unspecified();
+            address.port() == bound.port() && (both_wide || address.ip() == bound.ip())
+        })
+    }
 }
 
 /// When to ask a silent peer whether it lives, and when to give it up.

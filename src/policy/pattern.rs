@@ -104,6 +104,22 @@ impl Pattern {
         }
     }
 
+    /// Whether it is a regular expression with a group of that name.
+    pub(super) fn has_group(&self, name: &str) -> bool {
+        match self {
+            Self::Glob(_) => false,
+            Self::Regex(regex, _) => regex.capture_names().flatten().any(|known| known == name),
+        }
+    }
+
+    /// What the group of that name matches in a text.
+    pub(super) fn group<'t>(&self, text: &'t str, name: &str) -> Option<&'t str> {
+        match self {
+            Self::Glob(_) => None,
+            Self::Regex(regex, _) => Some(regex.captures(text)?.name(name)?.as_str()),
+        }
+    }
+
     /// The only string that it matches, if there is one.
     pub(super) fn literal(&self) -> Option<&str> {
         match self {

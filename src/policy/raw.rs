@@ -11,6 +11,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 mod access;
+mod routes;
 mod self_tests;
 mod upstreams;
 
@@ -18,6 +19,8 @@ pub(super) use access::{
     Access, AccessRule, AccessSettings, AnyNumber, Audit, FolderPath, ForbidWord, Guards, Max,
     Mode as AccessMode, On, PermissionText, Quota, Size, Stamp, UsageType, UuidText, Who,
 };
+
+pub(super) use routes::{DriverRoute, Drivers, Route};
 
 pub(super) use self_tests::{As, CallText, SelfTest};
 
@@ -356,28 +359,6 @@ pub(super) struct SaslRule {
     pub(super) user: Option<OneOrMany<PatternText>>,
     /// Mechanism that proved it.
     pub(super) mechanism: Option<OneOrMany<PatternText>>,
-}
-
-/// One row of the route table. It has either `upstream` or `probe`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Route {
-    /// URI that the client asks for, without transport and host; the empty string stands for a
-    /// client that named none.
-    pub(super) uri: OneOrMany<UriText>,
-    /// Identities, any of which the client must have. Default: everyone.
-    pub(super) clients: Option<OneOrMany<Name>>,
-    /// Listeners, any of which the client must have come by. Default: all.
-    pub(super) listeners: Option<OneOrMany<Name>>,
-    /// The driver daemon that serves it.
-    pub(super) upstream: Option<Name>,
-    /// URI to open there. Default: the client's, without the parameters that `uri` names.
-    #[schemars(length(max = 4096))]
-    pub(super) open: Option<String>,
-    /// For `uri: ""`: URIs to try in turn, each sent through this table. The first whose daemon
-    /// is alive serves the client.
-    #[schemars(length(min = 1, max = MAX_LIST))]
-    pub(super) probe: Option<Vec<ProbeUri>>,
 }
 
 macro_rules! text {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::facts::ClientFacts;
 use super::identity::{Identity, IdentitySet};
-use super::model::{Drivers, Policy, Routed, Target, Upstream};
+use super::model::{DriverTarget, Drivers, Policy, Routed, Target};
+use super::template::{Destination, Refused};
 use super::uri::{Uri, UriPattern};
+use crate::protocol::driver::Driver;
 
 /// One row of the route table.
 #[derive(Debug)]
@@ -26,16 +28,39 @@ pub struct Route {
 #[derive(Debug)]
 pub(super) enum Action {
     /// To one daemon.
-    Open {
-        upstream: Arc<Upstream>,
-        /// Opened in place of what the client asked for.
-        uri: Option<String>,
-        /// Daemons that serve some drivers in its place.
-        drivers: Option<Arc<Drivers>>,
-    },
+    Open(Open),
     /// Through the table again with each of these in turn. They are never empty strings, so that
     /// they meet no other `probe`.
     Probe(Vec<String>),
+}
+
+/// What a route opens.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) destination: Destination,
+    /// Opened in place of what the client asked for.
+    pub(super) uri: Option<String>,
+    /// Daemons that serve some drivers in its place.
+    pub(super) drivers: Vec<OpenDriver>,
+}
+
+/// What a route opens for one driver.
+#[derive(Debug)]
+pub(super) struct OpenDriver {
+    pub(super) driver: Driver,
+    pub(super) destination: Destination,
+    /// Opened in place of the driver's own URI.
+    pub(super) uri: Option<String>,
+    /// Where it cannot be reached, the route's own daemon serves the driver.
+    pub(super) fallback: bool,
+}
+
+impl Open {
+    /// Every destination.
+    pub(super) fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        let drivers = self.drivers.iter().map(|driver| &driver.destination);
+        std::iter::once(&self.destination).chain(drivers)
+    }
 }
 
 impl Policy {
@@ -52,9 +77,7 @@ impl Policy {
         if self.trusted_forwarders.is_empty() || self.is_undecidable(facts) {
             return false;
         }
-        let identities = self.identities_of(facts);
-        let mut trusted = self.trusted_forwarders.iter();
-        trusted.any(|index| identities.contains(*index))
+        self.identities_of(facts).has_any(&self.trusted_forwarders)
     }
 
     /// Whether identities ask for what could not be learned of this client. It gets no route then:
@@ -83,7 +106,10 @@ impl Policy {
         let targets: Vec<Target> = match client.find(&uri) {
             None => Vec::new(),
             Some((route, pattern)) => match &route.action {
-                Action::Open { .. } => route.target(pattern, &uri).into_iter().collect(),
+                Action::Open(open) => {
+                    let target = route.target(open, pattern, &uri);
+                    target.into_iter().collect()
+                }
                 Action::Probe(uris) => uris.iter().filter_map(|uri| client.probe(uri)).collect(),
             },
         };
@@ -112,24 +138,36 @@ impl Route {
     pub(super) fn serves_identities(&self, identities: &IdentitySet) -> bool {
         self.clients
             .as_ref()
-            .is_none_or(|clients| clients.iter().any(|index| identities.contains(*index)))
+            .is_none_or(|clients| identities.has_any(clients))
     }
 
-    /// The daemon and what to open there; `None` for a `probe` route.
-    pub(super) fn target(&self, pattern: &UriPattern, asked: &Uri<'_>) -> Option<Target> {
-        match &self.action {
-            Action::Open {
-                upstream,
-                uri,
-                drivers,
-            } => Some(Target {
-                upstream: Arc::clone(upstream),
-                open_uri: uri.clone().unwrap_or_else(|| pattern.open_uri(asked)),
-                line: self.line,
-                drivers: drivers.clone(),
-            }),
-            Action::Probe(_) => None,
+    /// The daemons and what to open there. Where a value is refused there are none, nor does the
+    /// client come to a later route: who asks for one host must not land on another.
+    pub(super) fn target(
+        &self,
+        open: &Open,
+        pattern: &UriPattern,
+        asked: &Uri<'_>,
+    ) -> Result<Target, Refused> {
+        let value_of = |name: &str| pattern.value(asked, name);
+        let mut drivers = Drivers::default();
+        for it in &open.drivers {
+            let target = DriverTarget {
+                upstream: it.destination.resolve(&value_of)?,
+                open_uri: it.uri.clone(),
+                fallback: it.fallback,
+            };
+            drivers.set(it.driver, target);
         }
+        Ok(Target {
+            upstream: open.destination.resolve(&value_of)?,
+            open_uri: match &open.uri {
+                Some(uri) => uri.clone(),
+                None => pattern.open_uri(asked),
+            },
+            line: self.line,
+            drivers: (!open.drivers.is_empty()).then(|| Arc::new(drivers)),
+        })
     }
 }
 
@@ -153,7 +191,10 @@ impl<'a> Client<'a> {
     fn probe(&self, uri: &str) -> Option<Target> {
         let uri = Uri::parse(uri).ok()?;
         let (route, pattern) = self.find(&uri)?;
-        route.target(pattern, &uri)
+        match &route.action {
+            Action::Open(open) => route.target(open, pattern, &uri).ok(),
+            Action::Probe(_) => None,
+        }
     }
 
     fn identities(&self) -> &IdentitySet {

@@ -281,6 +281,25 @@ impl UriPattern {
         out
     }
 
+    /// Whether every URI that matches says something for `name`: by a parameter, or by a group of
+    /// that name in a regular expression, which may yet be left out there.
+    pub(super) fn has_value(&self, name: &str) -> bool {
+        match self {
+            Self::Unnamed => false,
+            Self::Parts { params, .. } => params.iter().any(|(known, _)| known == name),
+            Self::Regex(pattern) => pattern.has_group(name),
+        }
+    }
+
+    /// What a URI that matched says for `name`.
+    pub(super) fn value<'u>(&self, uri: &'u Uri<'_>, name: &str) -> Option<Cow<'u, str>> {
+        match self {
+            Self::Unnamed => None,
+            Self::Parts { .. } => uri.param(name).map(|param| Cow::Borrowed(&*param.value)),
+            Self::Regex(pattern) => pattern.group(uri.text, name).map(Cow::Borrowed),
+        }
+    }
+
     /// Whether this certainly matches every URI that `other` matches. `false` may also mean "not
     /// known", as it does once `fuel` is used up.
     pub(super) fn covers(&self, other: &Self, fuel: &mut u64) -> bool {

@@ -145,14 +145,44 @@ pub struct SaslReply<'a> {
 impl SaslReply<'_> {
     /// Writes a payload.
     pub fn encode(&self, writer: &mut Writer<'_>) {
-        let data = self.data.unwrap_or_default();
-        let data = data.get(..SASL_DATA).unwrap_or(data);
         writer.u32(self.complete.into());
-        writer.u32(self.data.is_none().into());
-        writer.u32(u32::try_from(data.len()).unwrap_or(0));
-        for byte in data {
-            writer.i32(byte.cast_signed().into());
-        }
+        encode_sasl_data(self.data, writer);
+    }
+}
+
+/// Reads a reply to `AUTH_SASL_START` or `AUTH_SASL_STEP`: whether the exchange is complete, and the
+/// daemon's message.
+pub fn decode_sasl_reply(payload: &[u8]) -> Result<(bool, Option<Vec<u8>>), XdrError> {
+    let mut reader = Reader::new(payload);
+    let complete = reader.present()?;
+    let data = sasl_data(&mut reader)?;
+    reader.finish()?;
+    Ok((complete, data))
+}
+
+/// Reads a reply to `AUTH_SASL_INIT`: the mechanisms that the daemon takes.
+pub fn decode_sasl_mechanisms(payload: &[u8]) -> Result<&str, XdrError> {
+    let mut reader = Reader::new(payload);
+    let mechanisms = reader.string(STRING)?;
+    reader.finish()?;
+    Ok(mechanisms)
+}
+
+/// Writes the arguments of `AUTH_SASL_START`.
+pub fn encode_sasl_start(mechanism: &str, data: Option<&[u8]>, writer: &mut Writer<'_>) {
+    writer.string(mechanism);
+    encode_sasl_data(data, writer);
+}
+
+/// Writes a SASL message, which is the arguments of `AUTH_SASL_STEP`. One that is too long is cut,
+/// and will be refused.
+pub fn encode_sasl_data(message: Option<&[u8]>, writer: &mut Writer<'_>) {
+    let data = message.unwrap_or_default();
+    let data = data.get(..SASL_DATA).unwrap_or(data);
+    writer.u32(message.is_none().into());
+    writer.u32(u32::try_from(data.len()).unwrap_or(0));
+    for byte in data {
+        writer.i32(byte.cast_signed().into());
     }
 }
 

@@ -300,6 +300,19 @@ impl Fault {
         )
     }
 
+    /// The daemon has gone while calls were outstanding, and is being dialled again: the next call
+    /// may succeed, and this one may have been carried out.
+    #[must_use]
+    pub fn upstream_restarts(upstream: &str, reason: &str) -> Self {
+        Self::system(
+            "Lost the connection to %s",
+            format!(
+                "upstream '{upstream}': {reason}; it is being connected to again, and the call may \
+                 have been carried out"
+            ),
+        )
+    }
+
     /// Appends the answer to the frame with this header.
     pub fn answer(&self, to: Header, out: &mut Vec<u8>) {
         frame::write(out, to.answer(Status::ERROR), |writer| self.encode(writer));

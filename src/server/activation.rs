@@ -130,8 +130,7 @@ fn bound_path(listener: &UnixListener) -> Option<PathBuf> {
 }
 
 /// The listener that an inherited socket serves: the one of its name, else the one of its path or
-/// address. systemd's `ListenStream=16514` is `[::]`, which may take IPv4 clients too, so that all
-/// addresses of one port are one.
+/// address.
 pub(crate) fn matching<'a>(
     name: &str,
     bound: &Bound,
@@ -143,17 +142,10 @@ pub(crate) fn matching<'a>(
             .iter()
             .find(|listener| match (&listener.address, bound) {
                 (ListenAddress::Unix { path, .. }, Bound::Path(bound)) => path == bound,
-                (ListenAddress::Tcp { addresses }, Bound::Address(bound)) => {
-                    addresses.iter().any(|address| is_same(*address, *bound))
-                }
+                (tcp @ ListenAddress::Tcp { .. }, Bound::Address(bound)) => tcp.is_at(*bound),
                 _ => false,
             })
     })
-}
-
-fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
-    let both_wide = one.ip().is_unspecified() && other.ip().is_unspecified();
-    one.port() == other.port() && (both_wide || one.ip() == other.ip())
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ use watchdog::Watchdog;
 use workers::Workers;
 
 pub use daemonize::{BACKGROUND_OPTION, start_in_background};
-pub use paths::pid_file;
+pub use paths::{pid_file, runtime_parent};
 pub use reload::{Contents, Source, check_files};
 
 /// What the command line asks of the daemon. Paths are absolute.

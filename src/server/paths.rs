@@ -41,7 +41,7 @@ pub fn pid_file() -> Option<PathBuf> {
 /// libvirt asks GLib for the user's runtime directory, and GLib takes the cache directory where
 /// `XDG_RUNTIME_DIR` is not set; clients do the same, so we must, to be found.
 #[must_use]
-pub(crate) fn runtime_parent() -> Option<PathBuf> {
+pub fn runtime_parent() -> Option<PathBuf> {
     from_env(env::var_os("XDG_RUNTIME_DIR")).or_else(|| xdg("XDG_CACHE_HOME", ".cache"))
 }
 

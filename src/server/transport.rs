@@ -125,7 +125,6 @@ impl Transport {
     }
 
     /// How the program behind it has ended, if it never said anything.
-    #[allow(dead_code, reason = "the session does not ask for it yet")]
     pub(super) fn last_words(&self) -> Option<&str> {
         match &self.channel {
             Channel::Program(program) => program.last_words(),

@@ -69,11 +69,13 @@ pub enum Action {
     Authenticated,
     /// A proof was refused: to be counted, and logged with the reason, which the client is not told.
     AuthenticationFailed(String),
-    /// Wait for the turn of these identities before the present daemon, of whatever connections;
-    /// they are sorted. It comes back as `handle_acquired`.
+    /// Wait for the turn of these identities before a daemon, of whatever connections; they are
+    /// sorted. It comes back as `handle_acquired`.
     Acquire {
         /// Name of the turn from now on.
         turn: TurnId,
+        /// Before whom.
+        upstream: Arc<Upstream>,
         /// Whose turn.
         identities: Vec<Arc<str>>,
     },

@@ -28,10 +28,10 @@ pub(super) enum Effect {
     None,
     /// A stream is open under the call's serial.
     OpenStream,
-    /// The client wants to hear of a lost connection.
-    WatchClose,
+    /// The daemon holds a registration for events.
+    Register,
     /// It no longer does.
-    UnwatchClose,
+    Deregister,
 }
 
 impl Call {
@@ -140,6 +140,18 @@ impl Calls {
             self.0 = Vec::new();
         }
         Some(call)
+    }
+
+    /// Takes all calls.
+    pub(super) fn take(&mut self) -> Vec<Call> {
+        std::mem::take(&mut self.0)
+    }
+
+    /// Calls that wait for one connection wait for another now.
+    pub(super) fn rename(&mut self, from: UpstreamId, to: UpstreamId) {
+        for call in self.0.iter_mut().filter(|call| call.upstream == from) {
+            call.upstream = to;
+        }
     }
 
     /// Takes all calls that wait for this upstream.

@@ -9,10 +9,11 @@
 //! - [`router`]: what the session asks of the policy.
 //! - `authenticating`: the client proves who it is.
 //! - `own`: what the session answers itself.
-//! - `opening`: the dialogue that opens an upstream for the client.
+//! - `opening`: the client's `CONNECT_OPEN`; `dialogue`: what opens one daemon.
 //! - `identity`: what the daemon is told of the client.
 //! - [`access`]: what the client may do and see, call by call.
 //! - `serving`: calls, replies, streams and events once it is open.
+//! - `links`: its daemons; `loss`: how they come and go; `callbacks`: what they are to tell of.
 //! - `deadly`: calls that no daemon must get.
 //! - `calls`, `streams`: what is outstanding.
 //! - `keepalive`: pings, and silence that lasts too long.
@@ -20,10 +21,14 @@
 pub mod access;
 pub mod action;
 mod authenticating;
+mod callbacks;
 mod calls;
 mod deadly;
+mod dialogue;
 mod identity;
 mod keepalive;
+mod links;
+mod loss;
 mod opening;
 mod own;
 pub mod router;
@@ -87,6 +92,19 @@ pub enum Lost {
     Protocol(Cow<'static, str>),
     /// It answered no ping.
     Silent,
+    /// It did not open in time.
+    TimedOut,
+}
+
+impl Lost {
+    /// It says something of the daemon, whoever its client is. One that cannot be reached is known
+    /// by the dial, and one that answers by an error is well.
+    fn is_of_daemon(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => false,
+            Self::Closed | Self::Protocol(_) | Self::Silent | Self::TimedOut => true,
+        }
+    }
 }
 
 impl fmt::Display for Lost {
@@ -96,6 +114,7 @@ impl fmt::Display for Lost {
             Self::Closed => f.write_str("the daemon closed the connection"),
             Self::Protocol(what) => write!(f, "the daemon broke the protocol: {what}"),
             Self::Silent => f.write_str("the daemon does not answer"),
+            Self::TimedOut => f.write_str("no answer in time"),
         }
     }
 }
@@ -303,46 +322,86 @@ impl Session {
         router: &dyn Router,
         now: Instant,
     ) -> Verdict {
+        if let Phase::Opening(opening) = &self.phase
+            && opening.id() == from
+        {
+            return self
+                .handle_ping(Peer::Upstream(from), &frame.header)
+                .unwrap_or_else(|| {
+                    self.handle_opening_reply(frame, now);
+                    Verdict::Consumed
+                });
+        }
         // What arrives late from an upstream that was given up concerns nobody.
-        if self.upstream() != Some(from) {
+        let Some(place) = self.place(from) else {
             return Verdict::Consumed;
-        }
-        if let Phase::Serving(serving) = &mut self.phase {
-            serving.heard(now);
-        }
+        };
         if let Some(verdict) = self.handle_ping(Peer::Upstream(from), &frame.header) {
+            self.handle_heard(Peer::Upstream(from), now);
             return verdict;
         }
-        match &self.phase {
-            Phase::Opening(_) => {
-                self.handle_opening_reply(frame, now);
-                Verdict::Consumed
+        if let Phase::Serving(serving) = &mut self.phase {
+            let link = serving.links.get_mut(place);
+            link.heard(now);
+            if !link.is_open() {
+                self.open_link(place, frame, now);
+                return Verdict::Consumed;
             }
-            _ => self.serve_upstream(from, frame, router, now),
         }
+        self.serve_upstream(from, place, frame, router, now)
     }
 
     /// The dialled connection is there; `descriptors` says whether it can carry them.
     pub fn handle_connected(&mut self, id: UpstreamId, descriptors: bool) {
-        if let Phase::Opening(opening) = &mut self.phase
-            && opening.id() == id
-        {
-            let hello = opening.begin(descriptors);
-            self.actions.push_back(Action::Send {
-                to: Peer::Upstream(id),
-                bytes: hello,
-            });
+        let place = self.place(id);
+        match &mut self.phase {
+            Phase::Opening(opening) if opening.id() == id => {
+                opening.connected(descriptors, &mut self.actions);
+            }
+            Phase::Serving(serving) => {
+                let opening = place.and_then(|place| serving.links.get_mut(place).opening());
+                if let Some((dialogue, _)) = opening {
+                    dialogue.connected(descriptors, &mut self.actions);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The proxy's SASL exchange with a daemon has moved.
+    pub fn handle_upstream_sasl(
+        &mut self,
+        id: UpstreamId,
+        outcome: Result<ClientSaslOutput, String>,
+        now: Instant,
+    ) {
+        match &self.phase {
+            Phase::Opening(opening) if opening.id() == id => self.handle_opening_sasl(outcome, now),
+            _ => {
+                if let Some(place) = self.place(id) {
+                    self.prove_to_link(place, outcome, now);
+                }
+            }
         }
     }
 
     /// An upstream connection could not be made, or has ended.
     pub fn handle_upstream_lost(&mut self, id: UpstreamId, lost: &Lost, now: Instant) {
-        if self.upstream() != Some(id) {
-            return;
-        }
         match &self.phase {
-            Phase::Opening(_) => self.try_next_target(lost, now),
-            _ => self.lose_upstream(lost, now),
+            Phase::Opening(opening) if opening.id() == id => self.try_next_target(lost, now),
+            _ => {
+                if let Some(place) = self.place(id) {
+                    self.lose_link(place, lost, now);
+                }
+            }
+        }
+    }
+
+    /// The daemon of an open connection that this connection is to.
+    fn place(&self, id: UpstreamId) -> Option<links::Place> {
+        match &self.phase {
+            Phase::Serving(serving) => serving.links.find(id),
+            _ => None,
         }
     }
 
@@ -356,6 +415,7 @@ impl Session {
         now: Instant,
     ) {
         self.count_in_turn(turn, others, router, now);
+        self.fail_hopeless(now);
         self.settle(now);
     }
 
@@ -370,8 +430,10 @@ impl Session {
                     keepalive.heard(now);
                 }
             }
-            (Peer::Upstream(id), Phase::Serving(serving)) if serving.id() == id => {
-                serving.heard(now);
+            (Peer::Upstream(id), Phase::Serving(serving)) => {
+                if let Some(place) = serving.links.find(id) {
+                    serving.links.get_mut(place).heard(now);
+                }
             }
             (Peer::Upstream(_), _) => {}
         }
@@ -427,6 +489,7 @@ impl Session {
             Some(Silence::Short) | None => {}
         }
         self.give_up_decisions(now);
+        self.fail_hopeless(now);
         match &mut self.phase {
             Phase::Authenticating(_) => self.authenticating_timeout(now),
             Phase::Unopened { deadline } if *deadline <= now => {
@@ -434,18 +497,10 @@ impl Session {
                 self.abort();
             }
             Phase::Closing { deadline } if *deadline <= now => self.abort(),
-            Phase::Opening(opening) if opening.deadline() <= now => self.fail_opening_in_time(now),
-            Phase::Serving(serving) => match serving.check_silence(now) {
-                Silence::Ping => {
-                    let to = Peer::Upstream(serving.id());
-                    self.send_ping(to, ping::PING);
-                }
-                Silence::Dead => {
-                    let id = serving.id();
-                    self.handle_upstream_lost(id, &Lost::Silent, now);
-                }
-                Silence::Short => {}
-            },
+            Phase::Opening(opening) if opening.deadline() <= now => {
+                self.try_next_target(&Lost::TimedOut, now);
+            }
+            Phase::Serving(_) => self.look_at_links(now),
             _ => {}
         }
         if let Phase::Serving(_) = self.phase
@@ -497,11 +552,20 @@ impl Session {
         self.actions.push_back(Action::Abort);
     }
 
-    /// Gives the present upstream up; the phase changes next.
+    /// Gives all upstreams up; the phase changes next.
     fn disconnect(&mut self) {
         self.handle_end();
-        let id = self.upstream().map(Action::Disconnect);
-        self.actions.extend(id);
+        match &mut self.phase {
+            Phase::Opening(opening) => {
+                let id = opening.id();
+                self.actions.push_back(Action::Disconnect(id));
+            }
+            Phase::Serving(serving) => serving.links.disconnect(&mut self.actions),
+            Phase::Authenticating(_)
+            | Phase::Unopened { .. }
+            | Phase::Closing { .. }
+            | Phase::Closed => {}
+        }
     }
 
     /// The client waits for something under this serial, so that a second answer could not be told
@@ -520,18 +584,6 @@ impl Session {
         match &self.phase {
             Phase::Serving(serving) => serving.occupies(serial),
             _ => false,
-        }
-    }
-
-    /// The upstream that is being opened, or is open.
-    fn upstream(&self) -> Option<UpstreamId> {
-        match &self.phase {
-            Phase::Opening(opening) => Some(opening.id()),
-            Phase::Serving(serving) => Some(serving.id()),
-            Phase::Authenticating(_)
-            | Phase::Unopened { .. }
-            | Phase::Closing { .. }
-            | Phase::Closed => None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The open connection: calls, replies, streams and events between a client and its daemon.
+//! The open connection: calls, replies, streams and events between a client and its daemons.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,16 +6,17 @@ use std::time::Instant;
 
 use super::access::quota::{Claims, TurnId};
 use super::access::{Access, Line};
+use super::callbacks::{self, Fate};
 use super::calls::{Call, Calls, Effect};
 use super::deadly;
-use super::keepalive::{Keepalive, Silence};
+use super::links::{Link, Links, PRIMARY, Place};
 use super::streams::{self, Streams};
 use super::{Action, Lost, Peer, Phase, Router, Session, Setup, UpstreamId, Verdict};
-use crate::policy::model::Upstream;
 use crate::protocol::fault::Fault;
-use crate::protocol::frame::{self, Frame};
-use crate::protocol::header::{Header, MessageType, Procedure, Program, Serial, Status, VERSION};
+use crate::protocol::frame::Frame;
+use crate::protocol::header::{Header, MessageType, Procedure, Program, Serial, Status};
 use crate::protocol::table::{self, remote};
+use crate::protocol::xdr::Writer;
 
 /// Calls that one connection may have outstanding; the next waits in the client's socket. libvirt's
 /// daemons serve 5 of a client at once and read no more, so that real clients stay far below; the
@@ -25,51 +26,30 @@ const CALLS: usize = 1024;
 /// Streams that one connection may hold open. Each costs the daemon a descriptor or a thread.
 const STREAMS: usize = 256;
 
-/// `virConnectCloseReason`.
-const CLOSED_EOF: i32 = 1;
-const CLOSED_KEEPALIVE: i32 = 2;
-
 /// An open connection.
 #[derive(Debug)]
 pub(super) struct Serving {
-    id: UpstreamId,
-    upstream: Arc<Upstream>,
-    /// Runs where the daemon answers pings.
-    keepalive: Option<Keepalive>,
-    /// Both sides can carry descriptors.
+    pub(super) links: Links,
+    /// The client's socket carries descriptors.
     descriptors: bool,
-    calls: Calls,
-    streams: Streams,
-    /// The client has registered a close callback.
-    watches_close: bool,
+    pub(super) calls: Calls,
+    pub(super) streams: Streams,
     /// What the client may do, if that is not everything.
-    access: Option<Box<Access>>,
+    pub(super) access: Option<Box<Access>>,
     /// Number of the policy that `access` is by; 0 is none.
     generation: u64,
 }
 
 impl Serving {
-    pub(super) fn new(
-        id: UpstreamId,
-        upstream: Arc<Upstream>,
-        keepalive: Option<Keepalive>,
-        descriptors: bool,
-    ) -> Self {
+    pub(super) fn new(links: Links, descriptors: bool) -> Self {
         Self {
-            id,
-            upstream,
-            keepalive,
+            links,
             descriptors,
             calls: Calls::default(),
             streams: Streams::default(),
-            watches_close: false,
             access: None,
             generation: 0,
         }
-    }
-
-    pub(super) fn id(&self) -> UpstreamId {
-        self.id
     }
 
     /// A call or a stream of the client's has this serial.
@@ -101,7 +81,11 @@ impl Serving {
     }
 
     pub(super) fn passes_descriptors(&self) -> bool {
-        self.descriptors
+        self.passes_to(self.links.get(PRIMARY))
+    }
+
+    fn passes_to(&self, link: &Link) -> bool {
+        self.descriptors && link.carries_descriptors()
     }
 
     /// There are rules about what the client may do.
@@ -110,21 +94,8 @@ impl Serving {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let keepalive = self.keepalive.as_ref().map(Keepalive::deadline);
         let access = self.access.as_ref().and_then(|access| access.deadline());
-        keepalive.into_iter().chain(access).min()
-    }
-
-    pub(super) fn heard(&mut self, now: Instant) {
-        if let Some(keepalive) = &mut self.keepalive {
-            keepalive.heard(now);
-        }
-    }
-
-    pub(super) fn check_silence(&mut self, now: Instant) -> Silence {
-        self.keepalive
-            .as_mut()
-            .map_or(Silence::Short, |keepalive| keepalive.check(now))
+        self.links.deadline().into_iter().chain(access).min()
     }
 
     /// Looks whether another policy is in force.
@@ -139,7 +110,7 @@ impl Serving {
         match (&mut self.access, router.access(&setup.facts)) {
             (Some(access), table) => access.set_table(table, generation),
             (none, Some(table)) => {
-                let access = Access::new(table, generation, &self.upstream.name, setup);
+                let access = Access::new(table, generation, setup);
                 *none = Some(Box::new(access));
             }
             (None, None) => {}
@@ -147,13 +118,13 @@ impl Serving {
     }
 
     /// What decides, where there are rules, and what it decides on.
-    fn rules<'a>(
+    pub(super) fn rules<'a>(
         &'a mut self,
         actions: &'a mut VecDeque<Action>,
         now: Instant,
     ) -> Option<(&'a mut Access, Line<'a>)> {
         let line = Line {
-            upstream: self.id,
+            links: &mut self.links,
             calls: &mut self.calls,
             streams: &self.streams,
             actions,
@@ -162,42 +133,19 @@ impl Serving {
         Some((self.access.as_deref_mut()?, line))
     }
 
-    /// The client's call behind an outstanding one that the daemon will not answer; `None` if it
-    /// is the proxy's own.
-    fn original(&mut self, call: &Call, actions: &mut VecDeque<Action>) -> Option<Header> {
-        match &mut self.access {
-            None => Some(call.header()),
-            Some(access) => access.original(call, actions),
-        }
-    }
-
     /// Records what is not recorded yet of refused calls.
     pub(super) fn record_counts(&mut self, actions: &mut VecDeque<Action>) {
         if let Some(access) = &mut self.access {
             access.record_counts(actions);
         }
     }
-
-    /// Notes a good reply.
-    fn note_reply(&mut self, call: &Call) {
-        match call.effect {
-            Effect::None => {}
-            Effect::OpenStream => self.streams.open(call),
-            Effect::WatchClose => self.watches_close = true,
-            Effect::UnwatchClose => self.watches_close = false,
-        }
-    }
 }
 
 /// What a good reply to a call of this procedure changes.
 fn effect(program: Program, procedure: Procedure) -> Effect {
-    match (program, procedure) {
-        (Program::REMOTE, remote::CONNECT_REGISTER_CLOSE_CALLBACK) => Effect::WatchClose,
-        (Program::REMOTE, remote::CONNECT_UNREGISTER_CLOSE_CALLBACK) => Effect::UnwatchClose,
-        _ => match table::lookup(program, procedure).and_then(|row| row.stream) {
-            Some(_) => Effect::OpenStream,
-            None => Effect::None,
-        },
+    match table::lookup(program, procedure).and_then(|row| row.stream) {
+        Some(_) => Effect::OpenStream,
+        None => callbacks::effect(program, procedure),
     }
 }
 
@@ -236,13 +184,16 @@ impl Session {
         serving.refresh(router, &self.setup, &mut self.actions);
         let (program, procedure) = (header.program, header.procedure);
         let effect = effect(program, procedure);
+        let place = serving.links.place_for(program, procedure);
+        let link = serving.links.get(place);
         let fault = if self.leaving.is_some() {
             Some(Fault::not_open())
         } else if self.draining {
             Some(Fault::draining())
         } else if (program, procedure) == (Program::REMOTE, remote::CONNECT_OPEN) {
             Some(Fault::already_open())
-        } else if header.kind == MessageType::CALL_WITH_FDS && !serving.descriptors {
+        } else if header.kind == MessageType::CALL_WITH_FDS && !serving.passes_to(link) {
+            // Where they could pass later, the frame cannot wait: it is its socket's.
             Some(Fault::no_descriptors())
         } else if deadly::is_deadly(frame) {
             tracing::warn!(?procedure, "a call that would kill the daemon is refused");
@@ -258,23 +209,26 @@ impl Session {
             self.refuse(header, &fault);
             return Verdict::Consumed;
         }
-        if serving.calls.len() >= CALLS {
+        if serving.calls.len() >= CALLS || serving.links.is_full(place, frame.len()) {
             return Verdict::Hold;
         }
-        if !is_forwarded_identity(program, procedure)
+        let verdict = if !is_forwarded_identity(program, procedure)
             && let Some((access, mut line)) = serving.rules(&mut self.actions, now)
         {
-            return access.call(frame, effect, &mut line);
-        }
-        let call = Call::new(&header, serving.id, effect, None);
-        serving.calls.push(call);
-        Verdict::Relay(Peer::Upstream(serving.id))
+            access.call(frame, effect, &mut line)
+        } else {
+            let Serving { links, calls, .. } = &mut **serving;
+            links.pass(frame, effect, None, calls, &mut self.actions, now)
+        };
+        self.fail_hopeless(now);
+        verdict
     }
 
-    /// A frame of the daemon's on an open connection.
+    /// A frame of a daemon's on an open connection.
     pub(super) fn serve_upstream(
         &mut self,
         from: UpstreamId,
+        place: Place,
         frame: &Frame<'_>,
         router: &dyn Router,
         now: Instant,
@@ -285,8 +239,11 @@ impl Session {
         serving.refresh(router, &self.setup, &mut self.actions);
         let header = frame.header;
         let broken = if header.kind.is_reply() {
-            match self.serve_reply(from, frame, now) {
-                Some(verdict) => return self.settle_after(verdict, now),
+            match self.serve_reply(from, place, frame, now) {
+                Some(verdict) => {
+                    self.fail_hopeless(now);
+                    return self.settle_after(verdict, now);
+                }
                 None => "a reply that nobody waits for",
             }
         } else if header.kind.is_stream() {
@@ -299,15 +256,56 @@ impl Session {
             }
             return self.settle_after(Verdict::Relay(Peer::Client), now);
         } else if header.kind == MessageType::MESSAGE {
-            return match serving.rules(&mut self.actions, now) {
-                Some((access, mut line)) => access.event(frame, &mut line),
-                None => Verdict::Relay(Peer::Client),
-            };
+            return self.serve_event(place, frame, now);
         } else {
             "a frame that no daemon sends"
         };
         self.handle_upstream_lost(from, &Lost::Protocol(broken.into()), now);
         Verdict::Consumed
+    }
+
+    /// An event, under the number that the client knows its registration by.
+    fn serve_event(&mut self, place: Place, frame: &Frame<'_>, now: Instant) -> Verdict {
+        let Phase::Serving(serving) = &mut self.phase else {
+            return Verdict::Consumed;
+        };
+        let row = table::lookup(frame.header.program, frame.header.procedure);
+        // What a daemon says of itself, such as that it lost another one, is said by the primary.
+        let driver = row.and_then(|row| row.driver);
+        if place != PRIMARY && serving.links.place(driver) != place {
+            return Verdict::Consumed;
+        }
+        match serving.links.get_mut(place).callbacks.event(frame) {
+            Fate::Same => match serving.rules(&mut self.actions, now) {
+                Some((access, mut line)) => access.event(frame, &mut line),
+                None => Verdict::Relay(Peer::Client),
+            },
+            Fate::Other(payload) => {
+                self.tell_event(frame.header, &payload, now);
+                Verdict::Consumed
+            }
+            Fate::Kept => Verdict::Consumed,
+        }
+    }
+
+    /// An event that is not, or no longer, in a frame of the daemon's.
+    pub(super) fn tell_event(&mut self, header: Header, payload: &[u8], now: Instant) {
+        let Phase::Serving(serving) = &mut self.phase else {
+            return;
+        };
+        let frame = Frame {
+            header,
+            payload,
+            descriptors: 0,
+        };
+        let verdict = match serving.rules(&mut self.actions, now) {
+            Some((access, mut line)) => access.event(&frame, &mut line),
+            None => Verdict::Relay(Peer::Client),
+        };
+        if let Verdict::Relay(to) = verdict {
+            let bytes = callbacks::write(header, payload);
+            self.actions.push_back(Action::Send { to, bytes });
+        }
     }
 
     /// Counts the call whose turn has come.
@@ -342,6 +340,7 @@ impl Session {
     fn serve_reply(
         &mut self,
         from: UpstreamId,
+        place: Place,
         frame: &Frame<'_>,
         now: Instant,
     ) -> Option<Verdict> {
@@ -360,21 +359,72 @@ impl Session {
             serving.streams.end(header);
             return Some(Verdict::Relay(Peer::Client));
         };
-        if header.kind == MessageType::REPLY_WITH_FDS && !serving.descriptors {
-            if let Some(called) = serving.original(&call, &mut self.actions) {
-                self.refuse(called, &Fault::no_descriptors());
-            }
+        if header.kind == MessageType::REPLY_WITH_FDS
+            && !serving.passes_to(serving.links.get(place))
+        {
+            let mut payload = Vec::new();
+            Fault::no_descriptors().encode(&mut Writer::new(&mut payload));
+            self.fail_calls(vec![call], &payload, now);
             return Some(Verdict::Consumed);
         }
-        if header.status == Status::OK {
-            serving.note_reply(&call);
+        let good = header.status == Status::OK;
+        match call.effect {
+            Effect::OpenStream if good => serving.streams.open(&call),
+            Effect::Register | Effect::Deregister => {
+                return Some(self.serve_registration(&call, place, frame, now));
+            }
+            Effect::OpenStream | Effect::None => {}
         }
+        Some(self.pass_reply(&call, frame, now))
+    }
+
+    fn pass_reply(&mut self, call: &Call, frame: &Frame<'_>, now: Instant) -> Verdict {
         if let Some(note) = call.note
+            && let Phase::Serving(serving) = &mut self.phase
             && let Some((access, mut line)) = serving.rules(&mut self.actions, now)
         {
-            return Some(access.reply(note, frame, &mut line));
+            return access.reply(note, frame, &mut line);
         }
-        Some(Verdict::Relay(Peer::Client))
+        Verdict::Relay(Peer::Client)
+    }
+
+    /// A reply to a call that registers or deregisters, under the number that the client is to know
+    /// the registration by; then the events that came before it.
+    fn serve_registration(
+        &mut self,
+        call: &Call,
+        place: Place,
+        frame: &Frame<'_>,
+        now: Instant,
+    ) -> Verdict {
+        let Phase::Serving(serving) = &mut self.phase else {
+            return Verdict::Consumed;
+        };
+        let Frame {
+            header, payload, ..
+        } = *frame;
+        let callbacks = &mut serving.links.get_mut(place).callbacks;
+        let good = header.status == Status::OK;
+        let translated = callbacks.answered(header.serial, good, payload);
+        let early = callbacks.take_early();
+        let verdict = match translated {
+            None => self.pass_reply(call, frame, now),
+            Some(payload) => {
+                let frame = Frame {
+                    payload: &payload,
+                    ..*frame
+                };
+                if let Verdict::Relay(to) = self.pass_reply(call, &frame, now) {
+                    let bytes = callbacks::write(header, &payload);
+                    self.actions.push_back(Action::Send { to, bytes });
+                }
+                Verdict::Consumed
+            }
+        };
+        for (header, payload) in early {
+            self.tell_event(header, &payload, now);
+        }
+        verdict
     }
 
     /// The last answer to a client that is leaving, or while draining, closes the connection. The
@@ -383,61 +433,9 @@ impl Session {
         self.settle(now);
         verdict
     }
-
-    /// The daemon is gone: every call gets an answer, every stream its abort, and the client hears
-    /// of it before the connection closes.
-    pub(super) fn lose_upstream(&mut self, lost: &Lost, now: Instant) {
-        let Phase::Serving(serving) = &mut self.phase else {
-            return;
-        };
-        let id = serving.id;
-        let name = &*serving.upstream.name;
-        tracing::warn!(upstream = name, why = %lost, "upstream lost");
-        let fault = Fault::upstream_lost(name, &lost.to_string());
-        let mut bytes = Vec::new();
-        for call in serving.calls.fail(id) {
-            if let Some(call) = serving.original(&call, &mut self.actions) {
-                fault.answer(call, &mut bytes);
-            }
-        }
-        if let Some(access) = &mut serving.access {
-            for call in access.abandon(&mut self.actions) {
-                fault.answer(call, &mut bytes);
-            }
-        }
-        for stream in serving.streams.fail(id) {
-            frame::write(&mut bytes, stream.abort(), |writer| fault.encode(writer));
-        }
-        if serving.watches_close {
-            let silent = matches!(lost, Lost::Silent);
-            let reason = if silent { CLOSED_KEEPALIVE } else { CLOSED_EOF };
-            frame::write(&mut bytes, connection_closed(), |writer| {
-                _ = writer.i32(reason)
-            });
-        }
-        // First of all, so that nothing of this overtakes what the daemon said.
-        self.disconnect();
-        if !bytes.is_empty() {
-            let to = Peer::Client;
-            self.actions.push_back(Action::Send { to, bytes });
-        }
-        self.finish(now);
-    }
 }
 
 /// Who speaks for whom is not for the access rules but for `trusted_forwarders`, which was asked.
 fn is_forwarded_identity(program: Program, procedure: Procedure) -> bool {
     (program, procedure) == (Program::REMOTE, remote::CONNECT_SET_IDENTITY)
-}
-
-/// Header of the event that tells a client of its lost connection.
-fn connection_closed() -> Header {
-    Header {
-        program: Program::REMOTE,
-        version: VERSION,
-        procedure: remote::CONNECT_EVENT_CONNECTION_CLOSED,
-        kind: MessageType::MESSAGE,
-        serial: Serial(0),
-        status: Status::OK,
-    }
 }

@@ -97,6 +97,11 @@ impl Streams {
         }
     }
 
+    /// Takes all streams.
+    pub(super) fn take(&mut self) -> Vec<Stream> {
+        std::mem::take(&mut self.0)
+    }
+
     /// Takes all streams of this upstream.
     pub(super) fn fail(&mut self, upstream: UpstreamId) -> Vec<Stream> {
         self.0

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use virtproxyd::policy::access::Table as Access;
 use virtproxyd::policy::facts::{ClientFacts, SaslFacts};
-use virtproxyd::policy::model::{ForwardIdentity, Keepalive, Routed, Target, Upstream};
+use virtproxyd::policy::model::{Address, ForwardIdentity, Keepalive, Routed, Target, Upstream};
 use virtproxyd::protocol::args::{AuthType, ConnectOpen};
 use virtproxyd::protocol::fault::Fault;
 use virtproxyd::protocol::frame::{self, Frame, Next};
@@ -187,6 +187,7 @@ impl Router for Table {
             upstream: Arc::clone(upstream),
             open_uri: "test:///default".into(),
             line: 1,
+            drivers: None,
         };
         match uri {
             "one" => Routed::Try(self.upstreams.iter().take(1).map(target).collect()),
@@ -255,11 +256,16 @@ impl World {
         let upstreams = ["first", "second"].map(|name| {
             Arc::new(Upstream {
                 name: name.into(),
-                unix: "/run/daemon".into(),
-                unix_ro: None,
+                addresses: vec![Address::Unix {
+                    path: "/run/daemon".into(),
+                    readonly: None,
+                }],
                 connect_timeout: 10 * SECOND,
                 keepalive: of_daemon,
                 identity: input.pick(&identities),
+                reconnect: false,
+                sasl: None,
+                start: None,
             })
         });
         let facts = ClientFacts {
@@ -709,7 +715,10 @@ impl World {
                     assert_eq!(daemon.id, id);
                     self.owed = daemon.relayed.iter().map(key).collect();
                 }
-                Action::Audit(_) => {}
+                Action::Audit(_) | Action::Opened(_) | Action::Unwell { .. } => {}
+                Action::ProveTo { .. } | Action::SecureUpstream(_) => {
+                    panic!("no daemon asks for it")
+                }
                 Action::Acquire { .. } | Action::Claim { .. } | Action::Release { .. } => {
                     panic!("counted without a quota");
                 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::subject::{Attribute, Attributes, Subject, USAGE_TYPES};
+use crate::policy::known;
 use crate::policy::pattern::Pattern;
 use crate::policy::report::quoted;
 use crate::protocol::object::Uuid;
@@ -32,12 +33,8 @@ pub(in crate::policy) enum UuidPattern {
 impl Condition {
     /// `None`: what is missing decides.
     pub(in crate::policy) fn holds(&self, subject: &Subject<'_>) -> Option<bool> {
-        any(self.0.iter().map(|tests| {
-            let fails = any(tests
-                .iter()
-                .map(|test| test.holds(subject).map(|holds| !holds)));
-            fails.map(|fails| !fails)
-        }))
+        let holds = |tests: &Vec<Test>| known::all(tests.iter().map(|test| test.holds(subject)));
+        known::any(self.0.iter().map(holds))
     }
 
     /// What it looks at.
@@ -48,19 +45,6 @@ impl Condition {
         }
         attributes
     }
-}
-
-/// True if one is, false if all are, else not known.
-fn any(values: impl Iterator<Item = Option<bool>>) -> Option<bool> {
-    let mut result = Some(false);
-    for value in values {
-        match value {
-            Some(true) => return Some(true),
-            Some(false) => {}
-            None => result = None,
-        }
-    }
-    result
 }
 
 impl Test {

@@ -1,7 +1,7 @@
 //! The rules, and everything else that `access` says, as compiled.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::condition::Condition;
 use super::permission::{Permission, PermissionSet};
@@ -53,9 +53,13 @@ pub(in crate::policy) enum Effect {
 impl Rule {
     /// Whether it is for a client with these identities.
     pub(in crate::policy) fn serves(&self, identities: &IdentitySet) -> bool {
-        self.who
-            .as_ref()
-            .is_none_or(|who| who.iter().any(|index| identities.contains(*index)))
+        self.who.as_ref().is_none_or(|who| identities.has_any(who))
+    }
+
+    /// Whether `who` names this identity.
+    pub(in crate::policy) fn names(&self, identity: usize) -> bool {
+        let mut who = self.who.iter().flatten();
+        who.any(|index| *index == identity)
     }
 
     /// What it asks of objects of a class.
@@ -86,24 +90,34 @@ impl Rule {
         }
     }
 
-    /// Whether what it lets clients make of a class counts towards their quotas.
-    pub(in crate::policy) fn makes(&self, class: Class) -> bool {
-        const MAKING: [(Class, &str); 3] = [
-            (Class::Domain, "start"),
-            (Class::Domain, "save"),
-            (Class::StorageVol, "create"),
-        ];
-        MAKING
-            .into_iter()
-            .filter(|(known, _)| *known == class)
-            .filter_map(|(class, action)| Permission::find(class, action))
-            .any(|permission| self.permissions.contains(permission))
+    /// Whether objects of a class that it is about count towards the quotas of an identity: it names
+    /// the identity and lets it make such objects.
+    pub(in crate::policy) fn makes_for(&self, identity: usize, class: Class) -> bool {
+        let mut making = self.permissions.intersection(&MAKING).iter();
+        !self.is_deny() && self.names(identity) && making.any(|it| it.class() == class)
+    }
+
+    /// Whether it allows everything, whatever the object and the content.
+    pub(in crate::policy) fn allows_everything(&self) -> bool {
+        let free = matches!(self.effect, Effect::Allow { guards: None, .. });
+        self.everything && self.on.is_empty() && free
     }
 
     pub(in crate::policy) fn is_deny(&self) -> bool {
         matches!(self.effect, Effect::Deny)
     }
 }
+
+/// Permissions to make what quotas count.
+static MAKING: LazyLock<PermissionSet> = LazyLock::new(|| {
+    let makes = |it: &Permission| {
+        matches!(
+            (it.class(), it.action()),
+            (Class::Domain, "start" | "save") | (Class::StorageVol, "create")
+        )
+    };
+    Permission::all().filter(makes).collect()
+});
 
 /// A rule of one policy generation, by its place in the file.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,8 +132,6 @@ pub struct RuleRef<'a> {
     pub shadow: bool,
     /// What the content of calls that it allows must keep to.
     pub guards: Option<&'a Guards>,
-    /// The owner that is written into what is created without one.
-    pub stamp: Option<&'a str>,
 }
 
 /// Where the owner of a domain is written in its metadata.

@@ -8,8 +8,6 @@ use crate::protocol::object::Class;
 pub struct NamedSet {
     /// Its name, with `-` between words.
     pub name: &'static str,
-    /// What it is for, in a sentence.
-    pub description: &'static str,
     members: fn(Permission) -> bool,
 }
 
@@ -26,29 +24,22 @@ impl NamedSet {
 pub const NAMED_SETS: [NamedSet; 5] = [
     NamedSet {
         name: "read-only",
-        description: "what libvirt lets everyone do on its read-only socket",
         members: Permission::is_anonymous,
     },
     NamedSet {
         name: "viewer",
-        description: "see the host and domains, their configuration and statistics, no secrets",
         members: is_viewer,
     },
     NamedSet {
         name: "operator",
-        description: "viewer, and start, stop, reboot, reset and suspend domains, and use their \
-                      console, display and keyboard",
         members: is_operator,
     },
     NamedSet {
         name: "owner",
-        description: "operator, and everything else on domains but to migrate them or to enter \
-                      their namespaces on the host",
         members: is_owner,
     },
     NamedSet {
         name: "volume-owner",
-        description: "see pools, and everything on volumes",
         members: is_volume_owner,
     },
 ];

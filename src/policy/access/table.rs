@@ -11,6 +11,7 @@ use super::rule::{OwnerMark, Quota, RuleId, RuleRef, Rules};
 use super::ruling::{Allowed, Denial, Gate, Ruling};
 use super::subject::{Attribute, Attributes, Owner, Subject};
 use crate::policy::identity::IdentitySet;
+use crate::policy::known;
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::Class;
 use gates::{Verdict, verdict};
@@ -88,8 +89,7 @@ impl Table {
                 continue;
             }
             denies |= rule.is_deny() && (!rule.shadow || rules.shadow);
-            everything |=
-                rule.everything && !rule.is_deny() && rule.on.is_empty() && rule.guards().is_none();
+            everything |= rule.allows_everything();
             for permission in rule.permissions.iter() {
                 if let Some(entry) = permissions.get_mut(permission.index()) {
                     match rule.is_deny() {
@@ -243,7 +243,6 @@ impl Table {
             line: rule.line,
             shadow: rule.shadow || self.rules.shadow,
             guards: rule.guards(),
-            stamp: rule.stamp(),
         })
     }
 
@@ -305,19 +304,9 @@ impl Table {
     /// defined or, as a volume, created. `None`: what is not known decides.
     #[must_use]
     pub fn counts(&self, quota: &Quota, subject: &Subject<'_>) -> Option<bool> {
-        let mut result = Some(false);
-        for rule in &self.rules.rules {
-            let is_its = rule.who.iter().flatten().any(|it| *it == quota.identity);
-            if !is_its || rule.is_deny() || !rule.makes(subject.class) {
-                continue;
-            }
-            match rule.is_on(subject) {
-                Some(true) => return Some(true),
-                Some(false) => {}
-                None => result = None,
-            }
-        }
-        result
+        let rules = self.rules.rules.iter();
+        let making = rules.filter(|rule| rule.makes_for(quota.identity, subject.class));
+        known::any(making.map(|rule| rule.is_on(subject)))
     }
 
     fn verdict(&self, permission: Permission) -> Verdict {

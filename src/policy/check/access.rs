@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use super::Checker;
 use crate::policy::access::condition::{Condition, Test};
-use crate::policy::access::rule::{Effect, Rule};
+use crate::policy::access::rule::Rule;
 use crate::policy::access::{Attribute, Permission, PermissionSet};
 use crate::policy::compile::access::RuleDraft;
 use crate::policy::guard::{Forbid, Guards};
@@ -235,20 +235,16 @@ impl Checker<'_, '_> {
 
     /// Rules that let others than administrators write what the host runs or opens, unguarded.
     fn unguarded(&self, rules: &[(&RuleDraft, &Rule)], problems: &mut Vec<Problem>) {
-        let is_everything = |rule: &Rule| {
-            let free = matches!(rule.effect, Effect::Allow { guards: None, .. });
-            rule.everything && rule.on.is_empty() && free
-        };
         let administrators: Vec<&Rule> = rules
             .iter()
             .map(|(_, rule)| *rule)
-            .filter(|rule| is_everything(rule))
+            .filter(|rule| rule.allows_everything())
             .collect();
         for (draft, rule) in rules {
             let is_tried = rule.shadow && rule.guards().is_some();
             if rule.is_deny()
                 || is_tried
-                || is_everything(rule)
+                || rule.allows_everything()
                 || administrators.iter().any(|admin| is_for_all(admin, rule))
             {
                 continue;
@@ -329,14 +325,10 @@ impl Checker<'_, '_> {
     /// Clients that may act on objects of a class and see none of them.
     fn blind(&self, rules: &[(&RuleDraft, &Rule)], problems: &mut Vec<Problem>) {
         for (index, entry) in self.draft.identities.iter().enumerate() {
-            let names_it = |rule: &Rule| {
-                let mut who = rule.who.iter().flatten();
-                who.any(|it| *it == index)
-            };
             let mut granted = PermissionSet::EMPTY;
             let mut first = None;
             for (draft, rule) in rules.iter().filter(|(_, rule)| !rule.is_deny()) {
-                let is_its = names_it(rule);
+                let is_its = rule.names(index);
                 if is_its || rule.who.is_none() {
                     granted = granted | rule.permissions;
                 }
@@ -382,10 +374,8 @@ impl Checker<'_, '_> {
         };
         for quota in access.quotas.iter().flatten().flatten() {
             let makes = |class: Class| {
-                rules.iter().any(|(_, rule)| {
-                    let is_its = rule.who.iter().flatten().any(|it| *it == quota.identity);
-                    is_its && !rule.is_deny() && rule.makes(class)
-                })
+                let mut rules = rules.iter();
+                rules.any(|(_, rule)| rule.makes_for(quota.identity, class))
             };
             let idle = match (quota.limits_domains(), quota.volumes.is_empty()) {
                 (true, _) if !makes(Class::Domain) => "start or define domains",

@@ -7,13 +7,12 @@ use super::{Compiler, elements};
 use crate::policy::model::Address;
 use crate::policy::raw::{self, OneOrMany};
 use crate::policy::report::{Problem, quoted};
+use crate::policy::template::{self, MAX_HOST};
 use crate::policy::yaml::Pointer;
 
 /// libvirt's own ports.
 const TLS_PORT: u16 = 16514;
 const TCP_PORT: u16 = 16509;
-/// Bytes of a host's name, by DNS.
-const MAX_HOST: usize = 253;
 /// What stands for an address in examples.
 const EXAMPLE: &str = "write a name or IP address, and perhaps a port: \"hv1.example.com:16514\", \
                        \"[2001:db8::1]\"";
@@ -193,12 +192,12 @@ fn end(text: &str, default: u16) -> Result<(String, u16), Wrong> {
     Ok((name, port))
 }
 
-/// A name of DNS or an IPv4 address.
+/// A name of DNS or an IPv4 address, whatever values come into it.
 fn host(text: &str) -> Result<String, ()> {
+    let name = template::fill(text, &|_| "x");
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let is_host = !text.is_empty()
-        && text.len() <= MAX_HOST
-        && !text.starts_with(['-', '.'])
-        && text.chars().all(is_plain);
+    let is_host = (1..=MAX_HOST).contains(&name.len())
+        && !name.starts_with(['-', '.'])
+        && name.chars().all(is_plain);
     is_host.then(|| text.to_owned()).ok_or(())
 }

@@ -2,14 +2,12 @@
 //! unless the file says so.
 
 use core::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Compiler, elements};
 use crate::policy::model::{
-    Auth, ClientCert, Crl, ExternalUser, ListenAddress, Listener, Mechanism, Network, NetworkError,
-    Sasl, Tls, TlsVersion,
+    Auth, ExternalUser, ListenAddress, Listener, Mechanism, Network, NetworkError, Sasl,
 };
 use crate::policy::raw::{self, OneOrMany};
 use crate::policy::report::{Problem, quoted};
@@ -23,11 +21,6 @@ const DEFAULT_AUTH_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_POLKIT_TIMEOUT: Duration = Duration::from_secs(300);
 /// As libvirt's `tcp_min_ssf`: the strength of single DES, the least that it takes.
 const DEFAULT_MIN_SSF: u16 = 56;
-/// libvirt's own places.
-const DEFAULT_CERT: &str = "/etc/pki/libvirt/servercert.pem";
-const DEFAULT_KEY: &str = "/etc/pki/libvirt/private/serverkey.pem";
-pub(super) const DEFAULT_CA: &str = "/etc/pki/CA/cacert.pem";
-const DEFAULT_CRL: &str = "/etc/pki/CA/cacrl.pem";
 
 impl Compiler<'_, '_> {
     pub(super) fn listener(
@@ -184,62 +177,6 @@ impl Compiler<'_, '_> {
                 Problem::error("address", place, format!("`{key}` goes with `{kind}`"))
                     .help("remove it"),
             );
-        }
-    }
-
-    fn tls(&mut self, tls: &raw::Tls, at: &Pointer) -> Option<Tls> {
-        let mut path = |path: &Option<raw::FilePath>, key: &str, default: &str| match path {
-            Some(path) => self.file_path(path, &at.key(key)),
-            None => Some(PathBuf::from(default)),
-        };
-        let cert = path(&tls.cert, "cert", DEFAULT_CERT);
-        let key = path(&tls.key, "key", DEFAULT_KEY);
-        let ca = path(&tls.ca, "ca", DEFAULT_CA);
-        let crl = self.crl(tls.crl.as_ref(), tls.ca.is_some(), at);
-        self.pair(tls.cert.is_some(), tls.key.is_some(), at)?;
-        Some(Tls {
-            cert: cert?,
-            key: key?,
-            ca: ca?,
-            crl: crl?,
-            client_cert: match tls.client_cert {
-                None | Some(raw::ClientCert::Required) => ClientCert::Required,
-                Some(raw::ClientCert::Optional) => ClientCert::Optional,
-                Some(raw::ClientCert::UnsafeNone) => ClientCert::UnsafeNone,
-            },
-            min_version: tls_version(tls.min_version),
-        })
-    }
-
-    /// Complains of `cert` in `at` without `key`, and the other way round.
-    pub(super) fn pair(&mut self, has_cert: bool, has_key: bool, at: &Pointer) -> Option<()> {
-        let (there, missing) = match (has_cert, has_key) {
-            (true, false) => ("cert", "key"),
-            (false, true) => ("key", "cert"),
-            _ => return Some(()),
-        };
-        self.problems.push(
-            Problem::error(
-                "tls",
-                Some(self.document.key_place(&at.key(there))),
-                format!("`{there}` without `{missing}`"),
-            )
-            .help("a certificate and its key are named together"),
-        );
-        None
-    }
-
-    /// Revoked certificates (`crl` in `at`). The default list is of the default CA.
-    pub(super) fn crl(
-        &mut self,
-        given: Option<&raw::FilePath>,
-        has_ca: bool,
-        at: &Pointer,
-    ) -> Option<Crl> {
-        match given {
-            Some(path) => self.file_path(path, &at.key("crl")).map(Crl::File),
-            None if has_ca => Some(Crl::None),
-            None => Some(Crl::IfPresent(PathBuf::from(DEFAULT_CRL))),
         }
     }
 
@@ -435,13 +372,6 @@ fn tcp_address(text: &str) -> Result<SocketAddr, (String, &'static str)> {
 
 fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
-}
-
-pub(super) fn tls_version(version: Option<raw::TlsVersion>) -> TlsVersion {
-    match version {
-        None | Some(raw::TlsVersion::Tls12) => TlsVersion::Tls12,
-        Some(raw::TlsVersion::Tls13) => TlsVersion::Tls13,
-    }
 }
 
 pub(super) fn mechanism(name: raw::Mechanism) -> Mechanism {

@@ -7,22 +7,26 @@ use std::sync::Arc;
 
 pub(super) mod access;
 mod addresses;
+mod drivers;
 mod identities;
 mod listeners;
 mod order;
 mod routes;
 mod self_tests;
 mod sockets;
+mod templates;
+mod tls;
 mod upstreams;
 
 use super::access::Access;
 use super::check;
 use super::identity::{Identity, Rule};
-use super::model::{Daemon, Listener, Policy, Upstream};
+use super::model::{Daemon, Listener, Policy};
 use super::pattern::REGEX_PREFIX;
 use super::raw::{self, OneOrMany, Section};
 use super::report::{MAX_PROBLEMS, Problem, Severity, listing, nearest, quoted};
 use super::route::Route;
+use super::template::Destination;
 use super::validate::{self, Flaws};
 use super::yaml::{Document, Pointer};
 use super::{FileOwner, FilePlace};
@@ -83,7 +87,7 @@ pub(super) struct Entry<T> {
 pub(super) struct Draft {
     daemon: Option<Daemon>,
     pub(super) listeners: Vec<Entry<Arc<Listener>>>,
-    pub(super) upstreams: Vec<Entry<Arc<Upstream>>>,
+    pub(super) upstreams: Vec<Entry<Destination>>,
     pub(super) identities: Vec<Entry<Rule>>,
     /// Places of the identities, each after those that it refers to; empty if there is a cycle.
     pub(super) identity_order: Vec<usize>,
@@ -156,6 +160,14 @@ impl Draft {
                 })
             })
             .collect::<Option<Vec<_>>>()?;
+        let mut upstreams = Vec::new();
+        let mut templates = Vec::new();
+        for entry in self.upstreams {
+            match entry.value? {
+                Destination::Fixed(upstream) => upstreams.push(upstream),
+                Destination::Template(template) => templates.push(template),
+            }
+        }
         Some(Policy {
             digest: document.digest(),
             daemon: self.daemon?,
@@ -164,11 +176,8 @@ impl Draft {
                 .into_iter()
                 .map(|entry| entry.value)
                 .collect::<Option<_>>()?,
-            upstreams: self
-                .upstreams
-                .into_iter()
-                .map(|entry| entry.value)
-                .collect::<Option<_>>()?,
+            upstreams,
+            templates,
             identities,
             trusted_forwarders: self.trusted_forwarders?,
             routes: self

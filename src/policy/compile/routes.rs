@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::{Compiler, Entry, Names, elements, positions};
-use crate::policy::model::{Listener, Upstream};
+use crate::policy::model::Listener;
 use crate::policy::raw;
 use crate::policy::report::Problem;
 use crate::policy::route::{Action, Route};
+use crate::policy::template::Destination;
 use crate::policy::uri::{Uri, UriPattern, UriPatternError};
 use crate::policy::yaml::Pointer;
 
@@ -16,7 +17,7 @@ impl Compiler<'_, '_> {
         route: &raw::Route,
         at: &Pointer,
         listeners: &[Entry<Arc<Listener>>],
-        upstreams: &[Entry<Arc<Upstream>>],
+        upstreams: &[Entry<Destination>],
         identities: &Names,
     ) -> Option<Route> {
         let mut uris = Vec::new();
@@ -51,6 +52,9 @@ impl Compiler<'_, '_> {
         if failed {
             return None;
         }
+        if let Some(Action::Open(open)) = &action {
+            self.values_of(open, &uris, at);
+        }
         let named = named?.map(|places| {
             let names = places.iter().filter_map(|place| listeners.get(*place));
             names.map(|entry| Arc::clone(&entry.name)).collect()
@@ -68,29 +72,10 @@ impl Compiler<'_, '_> {
         &mut self,
         route: &raw::Route,
         at: &Pointer,
-        upstreams: &[Entry<Arc<Upstream>>],
+        upstreams: &[Entry<Destination>],
     ) -> Option<Action> {
         match (&route.upstream, &route.probe) {
-            (Some(name), None) => {
-                let at_name = at.key("upstream");
-                let place = self.resolve("upstream", &name.0, &at_name, &positions(upstreams))?;
-                if let Some(uri) = &route.open
-                    && let Err(fault) = Uri::parse(uri)
-                {
-                    self.error(
-                        "uri",
-                        &at.key("open"),
-                        format!("this URI cannot be opened: {fault}"),
-                    );
-                    return None;
-                }
-                let upstream = upstreams.get(place)?.value.as_ref()?;
-                Some(Action::Open {
-                    upstream: Arc::clone(upstream),
-                    uri: route.open.clone(),
-                    drivers: None,
-                })
-            }
+            (Some(name), None) => self.open(route, name, at, upstreams).map(Action::Open),
             (None, Some(probe)) => self.probe(route, probe, at),
             (Some(_), Some(_)) => {
                 self.problems.push(
@@ -130,12 +115,25 @@ impl Compiler<'_, '_> {
         at: &Pointer,
     ) -> Option<Action> {
         let mut uris = Vec::new();
-        if route.open.is_some() {
-            self.error(
-                "route",
-                &at.key("open"),
-                "`open` goes with `upstream`, not with `probe`",
-            );
+        let misplaced = [
+            (
+                "open",
+                route.open.is_some(),
+                "remove it: what is probed is what is opened",
+            ),
+            (
+                "drivers",
+                route.drivers.is_some(),
+                "write it in the routes of the probed URIs",
+            ),
+        ];
+        for (key, _, help) in misplaced.iter().filter(|(_, there, _)| *there) {
+            let place = Some(self.document.key_place(&at.key(key)));
+            let message = format!("`{key}` goes with `upstream`, not with `probe`");
+            self.problems
+                .push(Problem::error("route", place, message).help(*help));
+        }
+        if misplaced.iter().any(|(_, there, _)| *there) {
             return None;
         }
         for (at, text) in elements(&route.uri, &at.key("uri")) {

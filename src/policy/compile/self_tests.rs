@@ -4,9 +4,9 @@ use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 
 use super::{Compiler, Draft, elements, positions};
-use crate::policy::explain::{AccessExplanation, Ask, Outcome, PermissionVerdict, Verdict};
+use crate::policy::explain::{AccessExplanation, Ask, Client, Outcome, PermissionVerdict, Verdict};
 use crate::policy::facts::ClientFacts;
-use crate::policy::model::{Auth, ClientCert, ListenAddress, Listener, Policy};
+use crate::policy::model::{Evidence, Listener, Policy};
 use crate::policy::raw::{self, Lenient, OneOrMany};
 use crate::policy::report::{Problem, listing, quoted};
 use crate::policy::yaml::{Document, Pointer};
@@ -147,22 +147,16 @@ impl Compiler<'_, '_> {
 
 /// What a listener cannot prove of such a client.
 fn unproven(facts: &ClientFacts, listener: &Listener) -> Option<&'static str> {
-    let is_unix = matches!(listener.address, ListenAddress::Unix { .. });
-    let has_certificates = listener
-        .tls
-        .as_ref()
-        .is_some_and(|tls| tls.client_cert != ClientCert::UnsafeNone);
-    if facts.unix.is_some() && !is_unix {
-        Some("process")
-    } else if facts.address.is_some() && is_unix {
-        Some("address")
-    } else if facts.x509.is_some() && !has_certificates {
-        Some("certificate")
-    } else if facts.sasl.is_some() && listener.auth != Auth::Sasl {
-        Some("SASL user")
-    } else {
-        None
-    }
+    let wanted = [
+        (facts.unix.is_some(), Evidence::Process, "process"),
+        (facts.address.is_some(), Evidence::Address, "address"),
+        (facts.x509.is_some(), Evidence::Certificate, "certificate"),
+        (facts.sasl.is_some(), Evidence::Sasl, "SASL user"),
+    ];
+    let mut unproven = wanted
+        .into_iter()
+        .filter(|(wanted, evidence, _)| *wanted && !listener.proves(*evidence));
+    unproven.next().map(|(.., what)| what)
 }
 
 /// As `explain --as` reads it.
@@ -255,9 +249,10 @@ pub(super) fn run(
             }
             continue;
         }
+        let client = Client::of(policy, &test.facts);
         let tried = |calls: &[(Pointer, Ask)], expected: Verdict, problems: &mut Vec<Problem>| {
             for (at, ask) in calls {
-                let found = policy.explain_access(&test.facts, ask);
+                let found = client.explain(ask);
                 if found.verdict != expected {
                     let mut problem = failure(&found);
                     problem.span = Some(document.place(at));

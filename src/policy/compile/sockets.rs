@@ -7,10 +7,9 @@ use super::Compiler;
 use crate::policy::model::{Daemon, Keepalive};
 use crate::policy::raw;
 use crate::policy::report::{Problem, quoted};
+use crate::policy::template::MAX_SOCKET_PATH;
 use crate::policy::yaml::Pointer;
 
-/// Bytes of a socket's path: `sun_path` has 108 with its terminating NUL.
-const MAX_SOCKET_PATH: usize = 107;
 /// No wait in a policy is longer; a slip of the unit would otherwise pass for a setting.
 const MAX_DURATION: Duration = Duration::from_secs(7 * 24 * 3600);
 /// libvirt's own defaults.

@@ -1,24 +1,19 @@
 //! Upstreams: where they are reached, whom they are taken for, and that nothing goes there
 //! unprotected unless the file says so.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Compiler;
 use super::addresses::is_loopback;
-use super::listeners::{DEFAULT_CA, mechanism, tls_version};
-use crate::policy::model::{Address, ClientSasl, ClientTls, ForwardIdentity, Mechanism, Upstream};
+use super::listeners::mechanism;
+use crate::policy::model::{Address, ClientSasl, ForwardIdentity, Mechanism, Upstream};
 use crate::policy::raw;
 use crate::policy::report::Problem;
+use crate::policy::template::Destination;
 use crate::policy::yaml::Pointer;
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// libvirt's own places.
-const DEFAULT_CERT: &str = "/etc/pki/libvirt/clientcert.pem";
-const DEFAULT_KEY: &str = "/etc/pki/libvirt/private/clientkey.pem";
-/// What `cert` says where none is shown.
-const NO_CERT: &str = "none";
 
 /// How an upstream is reached: the key that says it.
 const KINDS: [&str; 4] = ["unix", "tls", "tcp", "command"];
@@ -29,7 +24,7 @@ impl Compiler<'_, '_> {
         name: &Arc<str>,
         upstream: &raw::Upstream,
         at: &Pointer,
-    ) -> Option<Arc<Upstream>> {
+    ) -> Option<Destination> {
         let kind = self.kind(upstream, at);
         if let Some(kind) = kind {
             self.misplaced_in_upstream(upstream, kind, at);
@@ -64,8 +59,9 @@ impl Compiler<'_, '_> {
             start: start?.map(Arc::from),
         };
         let unsafe_plain_tcp = upstream.unsafe_plain_tcp.unwrap_or(false);
-        self.is_protected(&compiled, unsafe_plain_tcp, at)
-            .then(|| Arc::new(compiled))
+        let is_protected = self.is_protected(&compiled, unsafe_plain_tcp, at);
+        let destination = self.destination(compiled, &upstream.values, at)?;
+        is_protected.then_some(destination)
     }
 
     /// The one key that says where it is reached.
@@ -138,54 +134,6 @@ impl Compiler<'_, '_> {
             self.problems
                 .push(Problem::error("address", place, message).help("remove it"));
         }
-    }
-
-    /// TLS towards a daemon.
-    pub(super) fn client_tls(
-        &mut self,
-        upstream: &raw::Upstream,
-        at: &Pointer,
-    ) -> Option<ClientTls> {
-        let ca = match &upstream.ca {
-            Some(path) => self.file_path(path, &at.key("ca")),
-            None => Some(PathBuf::from(DEFAULT_CA)),
-        };
-        let identity = match (&upstream.cert, &upstream.key) {
-            (None, None) => Some(Some((
-                PathBuf::from(DEFAULT_CERT),
-                PathBuf::from(DEFAULT_KEY),
-            ))),
-            (Some(cert), None) if cert.0 == NO_CERT => Some(None),
-            (Some(cert), Some(_)) if cert.0 == NO_CERT => {
-                let place = Some(self.document.key_place(&at.key("key")));
-                self.problems.push(
-                    Problem::error("tls", place, "`key` with `cert: none`")
-                        .help("remove it, or name its certificate"),
-                );
-                None
-            }
-            (Some(cert), Some(key)) => {
-                let cert = self.file_path(cert, &at.key("cert"));
-                let key = self.file_path(key, &at.key("key"));
-                cert.zip(key).map(Some)
-            }
-            (cert, key) => {
-                self.pair(cert.is_some(), key.is_some(), at);
-                None
-            }
-        };
-        let crl = self.crl(upstream.crl.as_ref(), upstream.ca.is_some(), at);
-        let server_name = match &upstream.server_name {
-            Some(name) => self.server_name(name, &at.key("server_name")).map(Some),
-            None => Some(None),
-        };
-        Some(ClientTls {
-            ca: ca?,
-            identity: identity?,
-            crl: crl?,
-            server_name: server_name?,
-            min_version: tls_version(upstream.min_version),
-        })
     }
 
     fn client_sasl(

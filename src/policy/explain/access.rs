@@ -1,6 +1,7 @@
 //! What access rules say of one call, permission by permission.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -97,26 +98,43 @@ impl Policy {
     /// Explains what the access rules say of one call of a client.
     #[must_use]
     pub fn explain_access(&self, facts: &ClientFacts, ask: &Ask) -> AccessExplanation {
-        let mut explanation = AccessExplanation {
-            asked: ask.text().to_owned(),
-            verdict: Verdict::Allowed,
-            unrestricted: self.rules().is_none(),
-            permissions: Vec::new(),
+        Client::of(self, facts).explain(ask)
+    }
+}
+
+/// A client, with what is looked up once for all calls of it that are explained.
+pub(in crate::policy) struct Client<'a> {
+    policy: &'a Policy,
+    table: Arc<Table>,
+    identities: IdentitySet,
+    readonly: bool,
+}
+
+impl<'a> Client<'a> {
+    pub(in crate::policy) fn of(policy: &'a Policy, facts: &ClientFacts) -> Self {
+        Self {
+            policy,
+            table: policy.access(facts),
+            identities: policy.identities_of(facts),
             readonly: facts.readonly,
-        };
-        let Some(rules) = self.rules() else {
-            return explanation;
-        };
-        let explainer = Explainer {
-            policy: self,
-            rules,
-            table: &self.access(facts),
-            identities: self.identities_of(facts),
-            ask,
-        };
-        explanation.permissions = explainer.permissions();
-        explanation.verdict = together(&explanation.permissions);
-        explanation
+        }
+    }
+
+    /// What the access rules say of one of its calls.
+    pub(in crate::policy) fn explain(&self, ask: &Ask) -> AccessExplanation {
+        let rules = self.policy.rules();
+        let permissions = rules.map_or_else(Vec::new, |rules| {
+            let client = self;
+            let explainer = Explainer { client, rules, ask };
+            explainer.permissions()
+        });
+        AccessExplanation {
+            asked: ask.text().to_owned(),
+            verdict: together(&permissions),
+            unrestricted: rules.is_none(),
+            permissions,
+            readonly: self.readonly,
+        }
     }
 }
 
@@ -138,10 +156,8 @@ fn together(permissions: &[PermissionVerdict]) -> Verdict {
 }
 
 struct Explainer<'a> {
-    policy: &'a Policy,
+    client: &'a Client<'a>,
     rules: &'a Rules,
-    table: &'a Table,
-    identities: IdentitySet,
     ask: &'a Ask,
 }
 
@@ -192,10 +208,12 @@ impl Explainer<'_> {
             What::Permission(_) => false,
         };
         let ruling = match role {
-            Role::Call | Role::CallWith(_) if !is_bare => self.table.decide(permission, &subject),
-            _ => self.table.passes(permission, &subject),
+            Role::Call | Role::CallWith(_) if !is_bare => {
+                self.client.table.decide(permission, &subject)
+            }
+            _ => self.client.table.passes(permission, &subject),
         };
-        let line = |id| Some(self.table.rule(id)?.line);
+        let line = |id| Some(self.client.table.rule(id)?.line);
         let mut verdict = PermissionVerdict {
             permission: permission.to_string(),
             role,
@@ -224,9 +242,9 @@ impl Explainer<'_> {
             verdict.verdict = Verdict::Refused;
             verdict.line = denial.rule.and_then(line);
             verdict.nearest = nearest(
-                self.policy,
+                self.client.policy,
                 self.rules,
-                &self.identities,
+                &self.client.identities,
                 permission,
                 &subject,
             );
@@ -238,7 +256,9 @@ impl Explainer<'_> {
     fn missing(&self, permission: Permission, subject: &Subject<'_>) -> Vec<&'static str> {
         let rules = self.rules.rules.iter();
         let on = rules
-            .filter(|rule| rule.serves(&self.identities) && rule.permissions.contains(permission))
+            .filter(|rule| {
+                rule.serves(&self.client.identities) && rule.permissions.contains(permission)
+            })
             .filter(|rule| rule.is_on(subject).is_none())
             .filter_map(|rule| rule.condition(permission.class()));
         let tests = on.flat_map(|condition| condition.0.iter().flatten());

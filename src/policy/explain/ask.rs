@@ -10,7 +10,7 @@ use crate::protocol::object::{Class, Uuid};
 use crate::protocol::table::{self, Condition, Kind, ProcedureInfo};
 
 /// Something that a client might do, such as `domain:start acme-web1`, `storage_vol:delete
-/// acme/disk1`, `domain:write new owner=acme uuid=…` or `DOMAIN_SHUTDOWN acme-web1 flags=2`.
+/// acme/disk1`, `domain:write new owner=acme uuid=…` or `DOMAIN_REBOOT acme-web1 flags=2`.
 ///
 /// - First a permission of libvirt's, words joined by `_` or `-`, or a procedure in either case,
 ///   perhaps after `remote:`, `qemu:` or `lxc:`.

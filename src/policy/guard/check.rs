@@ -144,11 +144,15 @@ impl Guards {
     }
 
     fn document(&self, document: &Document<'_>, domain: Option<Size>) -> Result<(), Violation> {
+        let kind = document.kind;
+        // Each is a search through the document: one for every element would be quadratic.
+        let name = document.domain_name();
+        let bridged = nets::is_bridged(document);
         for node in xml::elements(document.root()) {
-            self.forbidden(document.kind, node)?;
-            self.paths_of(document, node)?;
-            self.nets_of(document.kind, node)?;
-            self.pools_of(document.kind, node)?;
+            self.forbidden(kind, node)?;
+            self.paths_of(kind, name.as_deref(), node)?;
+            self.nets_of(kind, bridged, node)?;
+            self.pools_of(kind, node)?;
         }
         for domain in document.domains() {
             let size = size::of_domain(domain).or_else(|error| {

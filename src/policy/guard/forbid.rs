@@ -97,12 +97,6 @@ impl ForbidSet {
     pub fn contains(self, word: Forbid) -> bool {
         self.0 >> word as u64 & 1 == 1
     }
-
-    /// Whether nothing is forbidden.
-    #[must_use]
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
 }
 
 impl FromIterator<Forbid> for ForbidSet {

@@ -36,7 +36,8 @@ pub use super::xml::Unreadable;
 
 use super::pattern::Pattern;
 
-/// What the content of calls that a rule allows must keep to. `None` is without limit.
+/// What the content of calls that a rule allows must keep to. `None` is without limit, unless what
+/// the list is about would go round another guard.
 #[derive(Debug, Clone, Default)]
 pub struct Guards {
     /// Folders that files of the host may be in: absolute, without `.` and `..`, and without a

@@ -291,28 +291,28 @@ impl Found<'_> {
             return Ok(());
         }
         let uri = args.text("uri").unwrap_or_default();
+        let mark = self.marks.iter().find(|mark| mark.namespace == uri);
+        let mut owner = None;
         if let Some(text) = args.text("metadata") {
             let document = xml::parse_metadata(text)?;
-            let namespace = document.root_element().tag_name().namespace();
+            let top = document.root_element();
+            let namespace = top.tag_name().namespace();
             // libvirt leaves the element in its own namespace, and removes what is in the other.
             if namespace.is_some_and(|namespace| namespace != uri) {
                 return Err(Unreadable::new(
                     "the element of metadata is in another namespace than the call's",
                 ));
             }
+            if let Some(mark) = mark {
+                owner = mark.read(top)?;
+            }
         }
-        let mut marks = self.marks.iter().filter(|mark| mark.namespace == uri);
-        let Some(mark) = marks.next() else {
-            return Ok(());
-        };
-        let owner = match args.text("metadata") {
-            Some(text) => super::owner_in_metadata(text, mark)?,
-            None => None,
-        };
-        self.named.push(Named {
-            owner: owner.map_or(NamedOwner::None, NamedOwner::Is),
-            ..Named::of(Class::Domain)
-        });
+        if mark.is_some() {
+            self.named.push(Named {
+                owner: owner.map_or(NamedOwner::None, NamedOwner::Is),
+                ..Named::of(Class::Domain)
+            });
+        }
         Ok(())
     }
 

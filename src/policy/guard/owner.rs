@@ -9,11 +9,14 @@ use crate::policy::access::OwnerMark;
 use crate::policy::xml::{self, Node, Unreadable};
 
 impl OwnerMark {
-    /// What the mark says that begins with this element.
+    /// What the mark says that begins with this element; `None` if it does not begin there.
     ///
     /// libvirt takes elements without a namespace for ones in that of the mark: it writes the
     /// namespace into what is set, and leaves it out of what is asked for. So both count here.
-    fn read(&self, top: Node<'_, '_>) -> Result<Option<String>, Unreadable> {
+    pub(super) fn read(&self, top: Node<'_, '_>) -> Result<Option<String>, Unreadable> {
+        if !self.is_ours(top) {
+            return Ok(None);
+        }
         let mut node = top;
         for step in &self.path {
             let is_step = |child: &Node<'_, '_>| {
@@ -61,13 +64,7 @@ fn ambiguous(what: &str) -> Unreadable {
 /// # Errors
 /// It cannot be read, or says more than one owner. Nobody may then be taken for the owner.
 pub fn owner_in_metadata(text: &str, mark: &OwnerMark) -> Result<Option<String>, Unreadable> {
-    let document = xml::parse_metadata(text)?;
-    let top = document.root_element();
-    if mark.is_ours(top) {
-        mark.read(top)
-    } else {
-        Ok(None)
-    }
+    mark.read(xml::parse_metadata(text)?.root_element())
 }
 
 /// The owner that a domain's XML says; all marks that are there must agree.

@@ -21,8 +21,7 @@ pub(super) fn normalised(path: &str) -> Option<String> {
     Some(parts.iter().flat_map(|part| ["/", part]).collect())
 }
 
-/// The folder that a normalised path is below; `None` if it is in none. A folder is not below
-/// itself.
+/// Whether a normalised path is below a folder, which is not below itself.
 pub(super) fn is_below(path: &str, folder: &str) -> bool {
     let folder = folder.strip_suffix('/').unwrap_or(folder);
     path.strip_prefix(folder)

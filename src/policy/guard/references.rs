@@ -14,8 +14,7 @@ use crate::protocol::object::Class;
 pub fn references(content: &Content<'_>) -> Result<Vec<Named>, Unreadable> {
     let mut references = Vec::new();
     if let Content(Carried::Document(document)) = content {
-        let root = document.root();
-        for node in std::iter::once(root).chain(xml::elements(root)) {
+        for node in xml::elements(document.root()) {
             if !xml::is_metadata(node) {
                 refers(document, node, &mut references)?;
             }

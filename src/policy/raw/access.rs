@@ -299,8 +299,8 @@ on! {
     }
 }
 
-/// What the content of calls must keep to. A list that is absent is without limit, an empty one
-/// admits nothing.
+/// What the content of calls must keep to. A list that is absent is without limit, unless its own
+/// default is another; an empty one admits nothing.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1))]
@@ -311,9 +311,10 @@ pub(in crate::policy) struct Guards {
     pub(in crate::policy) host_paths: Option<AnyNumber<FolderPath>>,
     /// Networks that interfaces may be on.
     pub(in crate::policy) networks: Option<AnyNumber<PatternText>>,
-    /// Pools that volumes may be named of.
+    /// Pools that volumes may be named of. Default: any, beside `host_paths` none.
     pub(in crate::policy) pools: Option<AnyNumber<PatternText>>,
-    /// Bridges and other interfaces of the host that interfaces may be put on.
+    /// Bridges and other interfaces of the host that interfaces may be put on. Default: any,
+    /// beside `networks` none.
     pub(in crate::policy) bridges: Option<AnyNumber<PatternText>>,
     /// What must not be there at all; `all` is everything that there is a word for, also in later
     /// versions.
@@ -321,7 +322,8 @@ pub(in crate::policy) struct Guards {
     pub(in crate::policy) forbid: Option<Vec<ForbidWord>>,
     /// How much a domain may have.
     pub(in crate::policy) max: Option<Max>,
-    /// Commands that may be given to QEMU's monitor, such as `query-*`.
+    /// Commands that may be given to QEMU's monitor, such as `query-*`. Default: any, beside
+    /// `host_paths`, `networks`, `bridges`, `pools` or `max` none.
     pub(in crate::policy) monitor_commands: Option<AnyNumber<PatternText>>,
     /// Commands that may be given to the guest's agent, such as `guest-ping`.
     pub(in crate::policy) agent_commands: Option<AnyNumber<PatternText>>,

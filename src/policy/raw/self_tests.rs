@@ -114,7 +114,7 @@ pub(in crate::policy) struct Fact(pub(in crate::policy) String);
 
 /// A permission or procedure, an object, and what else is known of it, as for `virtproxyd explain`:
 /// `domain:start acme-web1`, `storage_vol:delete acme/disk1`, `domain:write new owner=acme`,
-/// `DOMAIN_SHUTDOWN acme-web1 flags=2`.
+/// `DOMAIN_REBOOT acme-web1 flags=2`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[schemars(extend(
     "minLength" = 1,

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Duration, FilePath, Keepalive, MAX_LIST, Mechanism, OneOrMany, SocketPath, TlsVersion,
+    Duration, FilePath, Keepalive, MAX_LIST, Mechanism, OneOrMany, PatternText, Section,
+    SocketPath, TlsVersion,
 };
 
 /// A driver daemon. It has exactly one of `unix`, `tls`, `tcp` and `command`.
@@ -57,6 +58,10 @@ pub(in crate::policy) struct Upstream {
     /// With `unix`: program and arguments that start the daemon where nobody listens.
     #[schemars(length(min = 1, max = MAX_LIST))]
     pub(in crate::policy) start: Option<Vec<Word>>,
+    /// What may stand for each `{name}` in the addresses and `server_name` of this upstream. The
+    /// client says it by the parameter of that name in its URI.
+    #[serde(default)]
+    pub(in crate::policy) values: Section<OneOrMany<PatternText>>,
 }
 
 /// Whether the daemon is told who the client is.

@@ -11,18 +11,11 @@ use crate::policy::yaml::{Document, Pointer};
 
 /// What the language has a place for but this version does not do: by the list or mapping that
 /// the key is in and its name. Ignoring one would leave open what the file closes.
-const NOT_YET: &[(&str, &str, &str)] = &[
-    (
-        "routes",
-        "drivers",
-        "routing by driver is not done by this version",
-    ),
-    (
-        "listeners",
-        "serves",
-        "the admin protocol is not served by this version",
-    ),
-];
+const NOT_YET: &[(&str, &str, &str)] = &[(
+    "listeners",
+    "serves",
+    "the admin protocol is not served by this version",
+)];
 
 pub(super) fn missing_key(
     document: &Document<'_>,
@@ -197,8 +190,11 @@ fn wrong_type(
         ),
     );
     let scalar = found.is_number() || found.is_boolean();
+    let format = wanted.get("patternErrorMessage").and_then(Value::as_str);
+    let choices = wanted.get("enum").and_then(Value::as_array);
     match found {
-        _ if scalar && key == "mode" => {
+        // Of a file; that of access rules is a word.
+        _ if scalar && key == "mode" && format.is_some() => {
             let digits = source.trim_start_matches("0o").trim_start_matches('0');
             if digits.len() == 3 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'7')) {
                 problem.help(format!("in octal and in quotes: \"0{digits}\""))
@@ -206,12 +202,14 @@ fn wrong_type(
                 problem.help("in octal and in quotes, such as \"0660\"")
             }
         }
-        _ if scalar && types.contains(&"string") => {
-            match wanted.get("patternErrorMessage").and_then(Value::as_str) {
-                Some(help) => problem.help(help),
-                None => problem.help(format!("put it in quotes: \"{source}\"")),
+        _ if scalar && types.contains(&"string") => match (format, choices) {
+            (Some(help), _) => problem.help(help),
+            (None, Some(choices)) if choices.iter().all(|it| it != source) => {
+                let known = choices.iter().filter_map(Value::as_str);
+                problem.help(format!("known are {}", listing(known)))
             }
-        }
+            _ => problem.help(format!("put it in quotes: \"{source}\"")),
+        },
         Value::String(text) if types == ["boolean"] => match text.to_lowercase().as_str() {
             "yes" | "on" | "y" | "true" => problem.help("write `true`, without quotes"),
             "no" | "off" | "n" | "false" => problem.help("write `false`, without quotes"),

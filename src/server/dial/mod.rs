@@ -33,7 +33,6 @@ use crate::policy::model::{Address, Upstream};
 use crate::session::UpstreamId;
 
 pub(super) use command::Program;
-#[allow(unused_imports, reason = "the session does not ask for it yet")]
 pub(super) use prove::UpstreamSasl;
 pub(super) use start::Starter;
 use unix::Connecting;

@@ -33,7 +33,6 @@ enum State {
     Broken,
 }
 
-#[allow(dead_code, reason = "the session does not ask for it yet")]
 impl UpstreamSasl {
     /// With the daemon that was dialled; `None` if the policy has nothing for it to be told.
     pub(in crate::server) fn with(standing: &Standing) -> Option<Self> {

@@ -53,7 +53,6 @@ impl Standing {
     }
 
     /// It was reached and cannot be used.
-    #[allow(dead_code, reason = "the session does not ask for it yet")]
     pub(in crate::server) fn unwell(&self, why: &str) {
         self.unwell_at(why, Instant::now());
     }

@@ -1,4 +1,4 @@
-//! The pump's way from the client to the upstream.
+//! The pump's way from the client to the upstreams.
 
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -43,20 +43,18 @@ impl Pump<'_> {
         moved
     }
 
-    /// The daemon is not listened to because the client takes nothing, and the client's calls are
-    /// decided on by what the daemon says. Whoever does not read must not keep by that what the
+    /// A daemon is not listened to because the client takes nothing, and the client's calls are
+    /// decided on by what the daemons say. Whoever does not read must not keep by that what the
     /// daemon has told is over.
     fn is_deafened(&self) -> bool {
         let unread = |upstream: &Upstream| !upstream.gone && !upstream.side.inbox.has_room();
-        self.session.must_hear_first() && self.upstream.as_ref().is_some_and(unread)
+        self.session.must_hear_first() && self.upstreams.iter().any(unread)
     }
 
     /// Bytes of the proxy's own frames that the client's frames made and that are still here.
     pub(super) fn owed(&self) -> usize {
-        let to_upstream = self.upstream.as_ref().map_or(0, |upstream| {
-            upstream.side.outbox.len() + upstream.epilogue.len()
-        });
-        self.client.outbox.len() + to_upstream
+        let outboxes = self.upstreams.iter().map(|up| up.side.outbox.len());
+        self.client.outbox.len() + self.epilogue.len() + outboxes.sum::<usize>()
     }
 
     /// Offers the client's frames to the session, up to one that the session answers itself: what
@@ -103,7 +101,7 @@ impl Pump<'_> {
         let mut moved = false;
         while let Some(run) = self.client.decided.first() {
             let to = match run.to {
-                Some(Peer::Upstream(id)) => open(&mut self.upstream, id),
+                Some(Peer::Upstream(id)) => open(&mut self.upstreams, id),
                 Some(Peer::Client) | None => None,
             };
             match to.filter(|upstream| !upstream.deaf) {

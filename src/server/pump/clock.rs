@@ -69,10 +69,10 @@ impl Pump<'_> {
         if !self.client.inbox.has_room() {
             self.session.handle_heard(Peer::Client, now);
         }
-        if let Some(upstream) = &self.upstream
-            && !upstream.side.inbox.has_room()
-        {
-            self.session.handle_heard(Peer::Upstream(upstream.id), now);
+        for upstream in &self.upstreams {
+            if !upstream.side.inbox.has_room() {
+                self.session.handle_heard(Peer::Upstream(upstream.id), now);
+            }
         }
     }
 }

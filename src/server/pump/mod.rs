@@ -6,8 +6,9 @@
 //! directions. It is a hand-written future because each direction must go on while the other waits,
 //! on the same state.
 //!
-//! - `client`: from the client to the upstream.
-//! - `upstream`: from the upstream to the client.
+//! - `client`: from the client to the upstreams.
+//! - `upstream`: from the upstreams to the client.
+//! - `dialled`: an upstream until it is open.
 //! - `clock`: timers.
 //! - `proof`: finding out who the client is.
 //! - `turns`: calls that count towards quotas.
@@ -22,6 +23,7 @@
 mod allocations;
 mod client;
 mod clock;
+mod dialled;
 mod proof;
 #[cfg(test)]
 mod tests;
@@ -30,7 +32,6 @@ mod upstream;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -41,9 +42,8 @@ use super::context::Context as Shared;
 use super::dial::Dial;
 use super::side::Side;
 use super::transport::Transport;
-use crate::policy::model;
 use crate::session::access::refusal::Record;
-use crate::session::{Action, Peer, Session};
+use crate::session::{Action, Peer, Session, UpstreamId};
 pub(super) use proof::Unproven;
 use turns::Turns;
 use upstream::{Upstream, open};
@@ -56,16 +56,18 @@ const OUTBOX: usize = 256 * 1024;
 /// whose every frame is dropped or answered here is bounded by nothing else.
 const TURN: usize = 1024;
 
-/// A client connection and its upstream.
+/// A client connection and its upstreams.
 pub(super) struct Pump<'a> {
     session: Session,
     shared: &'a Shared,
     drain: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
     client: Side,
-    upstream: Option<Upstream>,
-    /// The daemon that was dialled last.
-    daemon: Option<Arc<model::Upstream>>,
-    dial: Option<Box<Dial<'a>>>,
+    upstreams: Vec<Upstream>,
+    dials: Vec<Dial<'a>>,
+    /// Whose frame the client has been given a part of.
+    writing: Option<UpstreamId>,
+    /// Frames of the proxy's own for the client that come after what a daemon said that is gone.
+    epilogue: Vec<u8>,
     timer: Option<Pin<Box<Sleep>>>,
     glance: Option<Pin<Box<Sleep>>>,
     end: End,
@@ -112,9 +114,10 @@ impl<'a> Pump<'a> {
             trail: None,
             turns: None,
             client: Side::new(client),
-            upstream: None,
-            daemon: None,
-            dial: None,
+            upstreams: Vec::new(),
+            dials: Vec::new(),
+            writing: None,
+            epilogue: Vec::new(),
             timer: None,
             glance: None,
             end: End::Open,
@@ -140,9 +143,10 @@ impl<'a> Pump<'a> {
             let mut moved = self.perform_actions();
             moved |= self.poll_proof(cx, now);
             moved |= self.poll_turns(cx, now);
-            moved |= self.poll_dial(cx, now);
+            moved |= self.poll_dials(cx, now);
+            moved |= self.poll_sasl(cx, now);
             moved |= self.move_from_client(cx, now);
-            moved |= self.move_from_upstream(cx, now);
+            moved |= self.move_from_upstreams(cx, now);
             moved |= self.poll_outboxes(cx);
             moved |= self.poll_timer(cx);
             self.poll_glance(cx);
@@ -169,15 +173,18 @@ impl<'a> Pump<'a> {
                 Action::Send {
                     to: Peer::Client,
                     bytes,
-                } => match &mut self.upstream {
-                    Some(upstream) if upstream.gone => upstream.epilogue.extend(bytes),
-                    _ => self.client.outbox.push(&bytes),
-                },
+                } => {
+                    if self.upstreams.iter().any(|upstream| upstream.gone) {
+                        self.epilogue.extend(bytes);
+                    } else {
+                        self.client.outbox.push(&bytes);
+                    }
+                }
                 Action::Send {
                     to: Peer::Upstream(id),
                     bytes,
                 } => {
-                    if let Some(upstream) = open(&mut self.upstream, id) {
+                    if let Some(upstream) = open(&mut self.upstreams, id) {
                         upstream.side.outbox.push(&bytes);
                     }
                 }
@@ -186,19 +193,19 @@ impl<'a> Pump<'a> {
                     upstream,
                     readonly,
                 } => {
-                    self.dial = Some(Box::new(Dial::new(id, &upstream, readonly, self.shared)));
-                    self.daemon = Some(upstream);
+                    let dial = Dial::new(id, &upstream, readonly, self.shared);
+                    self.dials.push(dial);
                 }
                 Action::Disconnect(id) => {
-                    self.dial.take_if(|dial| dial.id == id);
-                    if let Some(upstream) = open(&mut self.upstream, id) {
+                    self.dials.retain(|dial| dial.id != id);
+                    if let Some(upstream) = open(&mut self.upstreams, id) {
                         upstream.gone = true;
                     }
                 }
                 Action::Opened(_)
                 | Action::Unwell { .. }
                 | Action::ProveTo { .. }
-                | Action::SecureUpstream(_) => {}
+                | Action::SecureUpstream(_) => self.tend(action),
                 Action::Polkit
                 | Action::Sasl(_)
                 | Action::Secure
@@ -226,7 +233,7 @@ impl<'a> Pump<'a> {
     /// Writes the proxy's own frames, and ends the client's connection after the last.
     fn poll_outboxes(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.owed();
-        if let Some(upstream) = &mut self.upstream {
+        for upstream in &mut self.upstreams {
             let Side {
                 outbox, transport, ..
             } = &mut upstream.side;
@@ -240,9 +247,10 @@ impl<'a> Pump<'a> {
             .outbox
             .poll_flush(&mut self.client.transport, cx)
         {
-            Poll::Ready(Ok(())) => self.upstream.as_ref().is_none_or(|upstream| {
-                upstream.side.decided.is_empty() && upstream.epilogue.is_empty()
-            }),
+            Poll::Ready(Ok(())) => {
+                let said = |upstream: &Upstream| upstream.side.decided.is_empty();
+                self.epilogue.is_empty() && self.upstreams.iter().all(said)
+            }
             Poll::Ready(Err(_)) => {
                 self.end = End::Closed;
                 return true;
@@ -289,7 +297,7 @@ impl Future for Pump<'_> {
             return Poll::Ready(());
         }
         self.client.inbox.park();
-        if let Some(upstream) = &mut self.upstream {
+        for upstream in &mut self.upstreams {
             upstream.side.inbox.park();
         }
         Poll::Pending

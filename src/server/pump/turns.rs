@@ -92,9 +92,12 @@ impl Pump<'_> {
     pub(super) fn move_turn(&mut self, action: Action) {
         let turns = self.turns.get_or_insert_default();
         match action {
-            Action::Acquire { turn, identities } => {
-                let daemon = self.daemon.as_ref();
-                if let Some(daemon) = daemon.and_then(|daemon| daemon.addresses.first()) {
+            Action::Acquire {
+                turn,
+                upstream,
+                identities,
+            } => {
+                if let Some(daemon) = upstream.addresses.first() {
                     turns.acquire(turn, identities, daemon.clone(), self.shared);
                 }
             }

@@ -1,16 +1,16 @@
-//! The pump's way from the upstream to the client, and how an upstream comes and goes.
+//! The pump's way from the upstreams to the client, and how an upstream goes.
 
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::{End, OUTBOX, Pump, Shared};
 use crate::protocol::limits;
-use crate::server::dial::Dialled;
+use crate::server::dial::UpstreamSasl;
+use crate::server::health::Standing;
 use crate::server::side::Side;
 use crate::session::{Lost, Peer, Session, UpstreamId, Verdict};
 
 /// A dialled daemon.
-#[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) id: UpstreamId,
     pub(super) side: Side,
@@ -18,61 +18,32 @@ pub(super) struct Upstream {
     pub(super) gone: bool,
     /// Nothing can be written to it.
     pub(super) deaf: bool,
-    /// Frames of the proxy's own that come after what it said.
-    pub(super) epilogue: Vec<u8>,
+    /// Which daemon it is, and how that stands with all clients.
+    pub(super) standing: Standing,
+    /// The SASL exchange with it, until it is open.
+    pub(super) sasl: Option<Box<UpstreamSasl>>,
 }
 
 impl Pump<'_> {
-    pub(super) fn poll_dial(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        let Some(dial) = &mut self.dial else {
-            return false;
-        };
-        let Poll::Ready(outcome) = dial.poll(cx) else {
-            return false;
-        };
-        let id = dial.id;
-        self.dial = None;
-        match outcome {
-            Ok(Dialled {
-                transport,
-                standing,
-            }) => {
-                standing.opened();
-                let descriptors = transport.carries_descriptors();
-                let side = Side::new(transport);
-                self.retire_upstream();
-                self.upstream = Some(Upstream {
-                    id,
-                    side,
-                    gone: false,
-                    deaf: false,
-                    epilogue: Vec::new(),
-                });
-                self.session.handle_connected(id, descriptors);
-            }
-            Err(error) => {
-                let lost = Lost::Unreachable(error);
-                self.session.handle_upstream_lost(id, &lost, now);
-            }
-        }
-        true
-    }
-
-    pub(super) fn move_from_upstream(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+    pub(super) fn move_from_upstreams(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut moved = false;
-        loop {
-            moved |= self.write_to_client(cx);
-            let Some(upstream) = &mut self.upstream else {
-                return moved;
-            };
-            if upstream.gone {
-                if !upstream.side.decided.is_empty() {
-                    return moved;
-                }
-                self.retire_upstream();
+        for place in 0..self.upstreams.len() {
+            moved |= self.move_from_upstream(place, cx, now);
+            if self.end == End::Closed {
                 return true;
             }
-            if self.turn == 0 {
+        }
+        moved | self.retire_upstreams()
+    }
+
+    fn move_from_upstream(&mut self, place: usize, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut moved = false;
+        loop {
+            moved |= self.write_to_client(place, cx);
+            let Some(upstream) = self.upstreams.get_mut(place) else {
+                return moved;
+            };
+            if upstream.gone || self.turn == 0 || self.end == End::Closed {
                 return moved;
             }
             if decide_upstream(
@@ -106,29 +77,44 @@ impl Pump<'_> {
         }
     }
 
-    /// Drops the upstream. What it said has been passed on, and what follows that can be.
-    fn retire_upstream(&mut self) {
-        if let Some(upstream) = self.upstream.take() {
-            self.client.outbox.push(&upstream.epilogue);
+    /// Drops the upstreams that are gone once what they said has been passed on; then comes what
+    /// follows that.
+    fn retire_upstreams(&mut self) -> bool {
+        let before = self.upstreams.len();
+        self.upstreams
+            .retain(|upstream| !upstream.gone || !upstream.side.decided.is_empty());
+        if !self.epilogue.is_empty() && !self.upstreams.iter().any(|upstream| upstream.gone) {
+            let epilogue = std::mem::take(&mut self.epilogue);
+            self.client.outbox.push(&epilogue);
+            return true;
         }
+        self.upstreams.len() < before
     }
 
-    /// Writes what was decided about the upstream's frames.
-    fn write_to_client(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Writes what was decided about an upstream's frames, unless the client has a part of another
+    /// one's.
+    fn write_to_client(&mut self, place: usize, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        let Some(upstream) = &mut self.upstream else {
+        let Some(upstream) = self.upstreams.get_mut(place) else {
             return false;
         };
         while let Some(run) = upstream.side.decided.first() {
             match run.to {
-                Some(Peer::Client) => match upstream.side.poll_first_run(&mut self.client, cx) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(_)) => {
-                        self.end = End::Closed;
-                        return true;
+                Some(Peer::Client) => {
+                    if self.writing.is_some_and(|id| id != upstream.id) {
+                        return moved;
                     }
-                    Poll::Pending => return moved,
-                },
+                    let written = upstream.side.poll_first_run(&mut self.client, cx);
+                    self.writing = self.client.outbox.mid_frame.then_some(upstream.id);
+                    match written {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(_)) => {
+                            self.end = End::Closed;
+                            return true;
+                        }
+                        Poll::Pending => return moved,
+                    }
+                }
                 Some(Peer::Upstream(_)) | None => upstream.side.drop_first_run(),
             }
             moved = true;
@@ -138,10 +124,10 @@ impl Pump<'_> {
 }
 
 /// The upstream of this name, unless the session is done with it.
-pub(super) fn open(upstream: &mut Option<Upstream>, id: UpstreamId) -> Option<&mut Upstream> {
-    upstream
-        .as_mut()
-        .filter(|upstream| upstream.id == id && !upstream.gone)
+pub(super) fn open(upstreams: &mut [Upstream], id: UpstreamId) -> Option<&mut Upstream> {
+    upstreams
+        .iter_mut()
+        .find(|upstream| upstream.id == id && !upstream.gone)
 }
 
 /// Offers the upstream's frames to the session. Returns whether anything was decided.

@@ -94,12 +94,22 @@ impl Access {
         self.start(task, asked.into_questions(), line);
     }
 
-    /// The answers are there: decides on the first event that waits, and on those behind it up to
-    /// the next that must wait.
+    /// The answers are there: decides on the first event that waits, and on those behind it.
     pub(super) fn resume_events(&mut self, answers: Answers, line: &mut Line<'_>) {
         if let Some(first) = self.tasks.events.front_mut() {
             first.answers = answers;
         }
+        self.decide_events(line);
+    }
+
+    /// There are no answers to be had: nobody is told of the first event that waits.
+    pub(super) fn drop_event(&mut self, line: &mut Line<'_>) {
+        _ = self.tasks.next_event();
+        self.decide_events(line);
+    }
+
+    /// Decides on the events that wait, up to the next that must wait further.
+    fn decide_events(&mut self, line: &mut Line<'_>) {
         while let Some(event) = self.tasks.next_event() {
             match self.judge_event(event.header, &event.payload, &event.answers) {
                 Fate::Drop => {}

@@ -56,9 +56,12 @@ use task::{Held, Kind, Task, Tasks};
 use watches::{Watch, Watches};
 
 use super::calls::{Call, Calls, Effect};
+use super::links::Links;
 use super::streams::Streams;
-use super::{Action, Peer, Setup, UpstreamId, Verdict};
+use super::{Action, Peer, Setup, Verdict, callbacks};
 use crate::policy::access::{Allowed, Gate, Ruling, Table};
+use crate::policy::model::Upstream;
+use crate::protocol::driver::Driver;
 use crate::protocol::fault::Fault;
 use crate::protocol::frame::{self, Frame};
 use crate::protocol::header::{Header, MessageType, Procedure, Program, Serial, Status};
@@ -66,11 +69,11 @@ pub(crate) use crate::protocol::object::Class;
 use crate::protocol::payload::Payload;
 use crate::protocol::shape::Field;
 use crate::protocol::table::{self, ProcedureInfo};
-use crate::protocol::xdr::Writer;
+use crate::protocol::xdr::{self, Writer};
 
 /// The connection that the decisions are about.
 pub(super) struct Line<'a> {
-    pub(super) upstream: UpstreamId,
+    pub(super) links: &'a mut Links,
     pub(super) calls: &'a mut Calls,
     pub(super) streams: &'a Streams,
     pub(super) actions: &'a mut VecDeque<Action>,
@@ -123,8 +126,6 @@ pub(super) struct Access {
     open: bool,
     /// Of the policy that the table is of.
     generation: u64,
-    /// Name of the daemon.
-    upstream: Arc<str>,
     knowledge: Knowledge,
     watches: Watches,
     stand_in: StandIn,
@@ -138,19 +139,13 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// Under this table, before this daemon.
-    pub(super) fn new(
-        table: Arc<Table>,
-        generation: u64,
-        upstream: &Arc<str>,
-        setup: &Setup,
-    ) -> Self {
+    /// Under this table.
+    pub(super) fn new(table: Arc<Table>, generation: u64, setup: &Setup) -> Self {
         Self {
             table,
             open: false,
             generation,
             knowledge: Knowledge::default(),
-            upstream: Arc::clone(upstream),
             watches: Watches::default(),
             stand_in: StandIn::new(setup.seed),
             tasks: Tasks::default(),
@@ -224,10 +219,7 @@ impl Access {
             return verdict;
         }
         match gate {
-            Gate::Relay => {
-                line.relay(header, effect, None);
-                Verdict::Relay(Peer::Upstream(line.upstream))
-            }
+            Gate::Relay => line.pass(frame, effect, None),
             Gate::Refuse(denial) => {
                 let refusal = refusal::of_gate(header, frame.arguments(), denial);
                 self.refuse(header, refusal, line);
@@ -240,7 +232,7 @@ impl Access {
     fn judge_frame(&mut self, frame: &Frame<'_>, effect: Effect, line: &mut Line<'_>) -> Verdict {
         let header = frame.header;
         let Some(row) = table::lookup(header.program, header.procedure) else {
-            return self.unknown(header, effect, line);
+            return self.unknown(frame, effect, line);
         };
         if self.tasks.is_full(frame.payload.len()) || self.notes.len() >= NOTES {
             return Verdict::Hold;
@@ -284,8 +276,7 @@ impl Access {
                         self.record_allowed(header, granted, line);
                     }
                     let note = self.follow(header, passage, frame.arguments(), turn, line);
-                    line.relay(header, effect, note);
-                    return Verdict::Relay(Peer::Upstream(line.upstream));
+                    return line.pass(frame, effect, note);
                 }
                 if has_descriptors && passage.texts.is_empty() {
                     // Its descriptors can go on only with the frame as it is.
@@ -318,13 +309,13 @@ impl Access {
     }
 
     /// A procedure that is not known, and that only rules in shadow would refuse.
-    fn unknown(&mut self, header: Header, effect: Effect, line: &mut Line<'_>) -> Verdict {
+    fn unknown(&mut self, frame: &Frame<'_>, effect: Effect, line: &mut Line<'_>) -> Verdict {
+        let header = frame.header;
         match self.table.decide_unknown() {
             Ruling::Allow(Allowed { shadow, .. }) => {
                 let refusal = shadow.map(|denial| refusal::of_gate(header, &[], denial));
                 self.record(header, refusal.as_slice(), line);
-                line.relay(header, effect, None);
-                Verdict::Relay(Peer::Upstream(line.upstream))
+                line.pass(frame, effect, None)
             }
             Ruling::Deny(denial) => {
                 self.refuse(header, refusal::of_gate(header, &[], denial), line);
@@ -426,15 +417,10 @@ impl Access {
             kind: MessageType::CALL,
             ..header
         };
-        let mut bytes = Vec::new();
-        frame::write(&mut bytes, call, |writer| {
-            writer.raw(passage.arguments.as_deref().unwrap_or(arguments));
-        });
+        let sent = passage.arguments.clone();
         let note = self.follow(header, passage, arguments, turn, line);
         let effect = if same { effect } else { Effect::None };
-        line.relay(call, effect, note);
-        let to = Peer::Upstream(line.upstream);
-        line.actions.push_back(Action::Send { to, bytes });
+        line.send(call, sent.as_deref().unwrap_or(arguments), effect, note);
     }
 
     /// A call is decided on when the daemon has answered, or its turn to be counted has come.
@@ -484,11 +470,8 @@ impl Access {
     ) {
         let serial = self.own_serial(line);
         let call = Header::remote_call(procedure, serial);
-        let mut bytes = Vec::new();
-        frame::write(&mut bytes, call, arguments);
-        line.relay(call, Effect::None, Some(note));
-        let to = Peer::Upstream(line.upstream);
-        line.actions.push_back(Action::Send { to, bytes });
+        let effect = callbacks::effect(call.program, procedure);
+        line.send(call, &xdr::write(arguments), effect, Some(note));
     }
 
     /// A serial that nothing of the client's waits for.
@@ -502,33 +485,88 @@ impl Access {
         }
     }
 
-    /// The client's calls that a lost upstream leaves unanswered, beside those that are outstanding
-    /// there.
-    pub(super) fn abandon(&mut self, actions: &mut VecDeque<Action>) -> Vec<Header> {
+    /// Every daemon is lost, with these calls outstanding. Returns the client's calls that are to be
+    /// answered.
+    pub(super) fn abandon(
+        &mut self,
+        calls: &[Call],
+        actions: &mut VecDeque<Action>,
+    ) -> Vec<Header> {
         self.questions.clear();
+        let mut unanswered = Vec::new();
+        for call in calls {
+            unanswered.extend(self.original(call, actions).0);
+        }
         let (calls, turns) = self.tasks.abandon();
         for turn in turns {
             quota::give_back(turn, true, actions);
         }
-        calls
+        unanswered.extend(calls);
+        unanswered
     }
 
-    /// The client's call behind an outstanding one that the daemon will not answer; `None` if it is
-    /// the proxy's own.
-    pub(super) fn original(
+    /// Calls that a daemon will not answer: what was to come of the replies does not. Returns the
+    /// client's calls that are to be answered, those that wait for answers to the proxy's among
+    /// them.
+    pub(super) fn fail(&mut self, calls: &[Call], line: &mut Line<'_>) -> Vec<Header> {
+        let mut unanswered = Vec::new();
+        let mut events = false;
+        for call in calls {
+            let (original, what) = self.original(call, line.actions);
+            unanswered.extend(original);
+            match what {
+                Some(What::Watch(watch) | What::Registered(watch)) => self.watches.ended(watch),
+                Some(What::Answer(question)) => {
+                    for task in self.questions.answered(&question).unwrap_or_default() {
+                        let failed = self.tasks.failed(task, &question);
+                        events |= failed.event;
+                        unanswered.extend(failed.call);
+                        if let Some(turn) = failed.turn {
+                            line.give_back(turn, true);
+                        }
+                    }
+                }
+                Some(What::Client { .. } | What::Deregistered(_)) | None => {}
+            }
+        }
+        if events {
+            self.drop_event(line);
+        }
+        self.ask_next(line);
+        unanswered
+    }
+
+    /// The daemon of these drivers is lost: nobody has told since of what changed there.
+    pub(super) fn forget(&mut self, drivers: &[Option<Driver>]) {
+        for class in drivers.iter().filter_map(|driver| watched_class(*driver)) {
+            self.knowledge.forget(class);
+        }
+    }
+
+    /// The daemon of these drivers does not tell of every change any more.
+    pub(super) fn distrust(&mut self, drivers: &[Option<Driver>]) {
+        for class in drivers.iter().filter_map(|driver| watched_class(*driver)) {
+            self.watches.refused(class);
+            self.knowledge.forget(class);
+        }
+    }
+
+    /// The client's call behind an outstanding one that the daemon will not answer, if it is not
+    /// the proxy's own, and what was to come of the reply.
+    fn original(
         &mut self,
         call: &Call,
         actions: &mut VecDeque<Action>,
-    ) -> Option<Header> {
+    ) -> (Option<Header>, Option<What>) {
         match call.note.and_then(|note| self.notes.remove(&note)) {
             Some(note) => {
                 if let Some(turn) = note.turn {
                     // It may have been carried out.
                     quota::give_back(turn, false, actions);
                 }
-                note.original
+                (note.original, Some(note.what))
             }
-            None => Some(call.header()),
+            None => (Some(call.header()), None),
         }
     }
 
@@ -545,10 +583,22 @@ impl Access {
 }
 
 impl Line<'_> {
-    /// A call goes to the daemon.
-    fn relay(&mut self, header: Header, effect: Effect, note: Option<NoteId>) {
-        let call = Call::new(&header, self.upstream, effect, note);
-        self.calls.push(call);
+    /// A client's frame goes on as it came.
+    fn pass(&mut self, frame: &Frame<'_>, effect: Effect, note: Option<NoteId>) -> Verdict {
+        let Self { links, calls, .. } = self;
+        links.pass(frame, effect, note, calls, self.actions, self.now)
+    }
+
+    /// A call goes on in a frame of the proxy's own.
+    fn send(&mut self, call: Header, arguments: &[u8], effect: Effect, note: Option<NoteId>) {
+        let Self { links, calls, .. } = self;
+        links.send(call, arguments, effect, note, calls, self.actions, self.now);
+    }
+
+    /// The daemon that serves a procedure.
+    fn upstream_for(&self, program: Program, procedure: Procedure) -> &Arc<Upstream> {
+        let place = self.links.place_for(program, procedure);
+        &self.links.get(place).upstream
     }
 
     /// An error for the client.
@@ -578,6 +628,17 @@ impl Line<'_> {
 fn teaches(row: &ProcedureInfo) -> bool {
     let names = |fields: &[Field]| fields.iter().any(|field| field.shape.names_objects());
     names(row.ret) && !names(row.args)
+}
+
+/// The class of a driver's objects that are known while their events are listened to.
+fn watched_class(driver: Option<Driver>) -> Option<Class> {
+    match driver {
+        None => Some(Class::Domain),
+        Some(Driver::Network) => Some(Class::Network),
+        Some(Driver::Storage) => Some(Class::StoragePool),
+        Some(Driver::Secret) => Some(Class::Secret),
+        Some(Driver::Nodedev | Driver::Nwfilter | Driver::Interface) => None,
+    }
 }
 
 /// The classes that a question is about: their events tell how long the answer holds.

@@ -198,7 +198,7 @@ impl Access {
             object: bounded(&granted.object).to_owned(),
             permission: Some(granted.permission),
             rule: self.line_of(granted.rule),
-            ..self.blank(header, Verdict::Allowed)
+            ..self.blank(header, Verdict::Allowed, line)
         };
         line.actions.push_back(Action::Audit(Box::new(record)));
     }
@@ -222,7 +222,7 @@ impl Access {
             rule: self.line_of(refusal.denial.and_then(|denial| denial.rule)),
             cause: refusal.denial.map(|denial| denial.reason),
             reason: bounded(&refusal.reason).to_owned(),
-            ..self.blank(header, verdict)
+            ..self.blank(header, verdict, line)
         };
         self.refusals.count(record, line.now, line.actions)
     }
@@ -232,11 +232,12 @@ impl Access {
     }
 
     /// What every record says of a call.
-    fn blank(&self, header: Header, verdict: Verdict) -> Record {
+    fn blank(&self, header: Header, verdict: Verdict, line: &Line<'_>) -> Record {
+        let upstream = line.upstream_for(header.program, header.procedure);
         Record {
             id: Arc::default(),
             verdict,
-            upstream: Arc::clone(&self.upstream),
+            upstream: Arc::clone(&upstream.name),
             program: header.program,
             procedure: header.procedure,
             object: String::new(),

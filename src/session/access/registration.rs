@@ -9,8 +9,8 @@ use crate::protocol::frame::Frame;
 use crate::protocol::header::Status;
 use crate::protocol::payload::Payload;
 use crate::protocol::table;
+use crate::session::Verdict;
 use crate::session::calls::Effect;
-use crate::session::{Peer, Verdict};
 
 impl Access {
     /// Decides on a call that registers or deregisters; `None` if it is decided on like any other.
@@ -59,7 +59,6 @@ impl Access {
         };
         _ = self.tasks.take_held(header.serial);
         let note = self.note(Some(header), what, None);
-        line.relay(header, effect, Some(note));
-        Some(Verdict::Relay(Peer::Upstream(line.upstream)))
+        Some(line.pass(frame, effect, Some(note)))
     }
 }

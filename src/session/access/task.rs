@@ -197,6 +197,26 @@ impl Tasks {
         self.remove(id)
     }
 
+    /// The daemon that was asked is lost. A call of the client's that waits for the answer is over.
+    pub(super) fn failed(&mut self, id: u32, question: &Question) -> Failed {
+        let mut failed = Failed::default();
+        let Some(task) = self.tasks.get_mut(&id) else {
+            return failed;
+        };
+        if matches!(task.kind, Kind::Held) {
+            // Its frame will be offered again.
+            task.pending.remove(question);
+            task.answers.insert(question.clone(), Answer::Failed);
+            return failed;
+        }
+        if let Some(task) = self.remove(id) {
+            failed.event = matches!(task.kind, Kind::Event);
+            failed.call = task.call();
+            failed.turn = task.turn_id();
+        }
+        failed
+    }
+
     /// What was said of owners does not count any more.
     pub(super) fn forget_owners(&mut self) {
         let tasks = self.tasks.values_mut().map(|task| &mut task.answers);
@@ -327,6 +347,17 @@ impl Tasks {
         }
         fits
     }
+}
+
+/// What has become of a task whose daemon is lost.
+#[derive(Debug, Default)]
+pub(super) struct Failed {
+    /// The client's call that is to be answered.
+    pub(super) call: Option<Header>,
+    /// The turn that it had or awaited.
+    pub(super) turn: Option<TurnId>,
+    /// It was about the first of the events that wait.
+    pub(super) event: bool,
 }
 
 /// What is known of a call whose frame waits in the inbox.

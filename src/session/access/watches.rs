@@ -209,6 +209,13 @@ impl Watches {
         self.set(watch, State::Nobody);
     }
 
+    /// The daemon does not hold every registration of a class that it was to hold.
+    pub(super) fn refused(&mut self, class: Class) {
+        for watch in WATCHES.into_iter().filter(|watch| watch.class == class) {
+            self.set(watch, State::Refused);
+        }
+    }
+
     /// Every change of an object of the class will be heard of.
     pub(super) fn covers(&self, class: Class) -> bool {
         let mut states = self.of(class).map(|(_, state)| state);

@@ -93,7 +93,7 @@ fn a_daemon_that_asks_for_sasl_is_not_used() {
     assert!(
         rig.client_gets_fault(&open)
             .1
-            .contains("authentication of type 1")
+            .contains("names no `sasl` for it")
     );
     assert!(!rig.dialled().open);
 }

@@ -111,7 +111,9 @@ impl Rig {
     #[track_caller]
     fn awaits_turn(&mut self) -> TurnId {
         match self.asked.pop_front() {
-            Some(Action::Acquire { turn, identities }) => {
+            Some(Action::Acquire {
+                turn, identities, ..
+            }) => {
                 assert_eq!(identities, ["acme".into()]);
                 turn
             }

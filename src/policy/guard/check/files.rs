@@ -1,26 +1,27 @@
 //! The folders of `host_paths`.
 
 use super::{Violation, against, tag};
-use crate::policy::guard::document::{Document, Kind};
+use crate::policy::guard::document::Kind;
 use crate::policy::guard::forbid::Forbid;
 use crate::policy::guard::places::{self, Place, Use};
 use crate::policy::guard::{Guards, paths, uri};
 use crate::policy::xml::{self, Node};
 
 impl Guards {
+    /// The paths in an element. `domain` is the name of the domain that it is of.
     pub(super) fn paths_of(
         &self,
-        document: &Document<'_>,
+        kind: Kind,
+        domain: Option<&str>,
         node: Node<'_, '_>,
     ) -> Result<(), Violation> {
         if self.host_paths.is_none() || xml::is_metadata(node) {
             return Ok(());
         }
-        let kind = document.kind;
         for attribute in node.attributes() {
             let place = places::attribute(kind, node, attribute.name());
             let what = || format!("<{} {}>", node.tag_name().name(), attribute.name());
-            self.value(document, place, what, attribute.value())?;
+            self.value(domain, place, what, attribute.value())?;
         }
         let text = xml::own_text(node);
         let place = places::text(kind, node);
@@ -39,20 +40,20 @@ impl Guards {
                 return against("host_paths", format!("{} has elements in it", tag(node)));
             }
         } else if !(blank && place == Place::Unknown) {
-            self.value(document, place, || tag(node), &text)?;
+            self.value(domain, place, || tag(node), &text)?;
         }
-        self.other_paths(document, node)
+        self.other_paths(kind, node)
     }
 
     /// What reaches files of the host without a path.
-    fn other_paths(&self, document: &Document<'_>, node: Node<'_, '_>) -> Result<(), Violation> {
+    fn other_paths(&self, kind: Kind, node: Node<'_, '_>) -> Result<(), Violation> {
         let name = node.tag_name().name();
         let attribute = |name: &str| node.attribute(name).unwrap_or_default();
         let child = |name: &str| {
             let mut children = node.children();
             children.find(|child| child.tag_name().name() == name)
         };
-        match (document.kind, name) {
+        match (kind, name) {
             (kind, "shmem") if kind.is_of_domain() => {
                 let name = attribute("name");
                 match child("server") {
@@ -105,7 +106,7 @@ impl Guards {
 
     fn value(
         &self,
-        document: &Document<'_>,
+        domain: Option<&str>,
         place: Place,
         what: impl Fn() -> String,
         value: &str,
@@ -114,7 +115,7 @@ impl Guards {
             Place::NoPath => Ok(()),
             Place::Path(_) if value.is_empty() => Ok(()),
             Place::Path(Use::Program) => self.program(&what(), value),
-            Place::Path(used) => self.path(used, document.domain_name().as_deref(), &what(), value),
+            Place::Path(used) => self.path(used, domain, &what(), value),
             Place::TimeZone => {
                 if value.starts_with(['/', ':']) || value.split('/').any(|part| part == "..") {
                     return self.path(Use::File, None, &what(), value);
@@ -123,8 +124,8 @@ impl Guards {
             }
             Place::Unknown if value.contains('/') => {
                 // The value may be anything: it is not repeated.
-                let within = within(self.host_paths.as_deref().unwrap_or_default());
                 self.path(Use::File, None, "", value.trim()).or_else(|_| {
+                    let within = within(self.host_paths.as_deref().unwrap_or_default());
                     against(
                         "host_paths",
                         format!("{} may be a path, and is not {within}", what()),

@@ -2,12 +2,17 @@
 
 use super::{Violation, against, listed};
 use crate::policy::guard::Guards;
-use crate::policy::guard::document::Kind;
+use crate::policy::guard::document::{Document, Kind};
 use crate::policy::xml::{self, Node};
 
 impl Guards {
-    /// Where interfaces lead to.
-    pub(super) fn nets_of(&self, kind: Kind, node: Node<'_, '_>) -> Result<(), Violation> {
+    /// Where interfaces lead to. `bridged` is of the whole document, by [`is_bridged`].
+    pub(super) fn nets_of(
+        &self,
+        kind: Kind,
+        bridged: bool,
+        node: Node<'_, '_>,
+    ) -> Result<(), Violation> {
         if self.networks.is_none() && self.bridges.is_none() {
             return Ok(());
         }
@@ -23,7 +28,7 @@ impl Guards {
                 None => Ok(()),
             },
             // Of a network of its own, it is a new one.
-            (Kind::Network, "bridge") if self.bridges.is_some() || is_bridged(node) => {
+            (Kind::Network, "bridge") if self.bridges.is_some() || bridged => {
                 self.host_interface("<bridge name>", attribute("name"))
             }
             (Kind::Network | Kind::NetworkSection, "forward" | "interface" | "pf") => {
@@ -127,17 +132,14 @@ impl Guards {
     }
 }
 
-/// Whether the network that a `<bridge>` is of puts its guests on it, as it is.
-fn is_bridged(bridge: Node<'_, '_>) -> bool {
-    let network = bridge.parent_element();
-    let mut forwards = network.into_iter().flat_map(|network| network.children());
-    forwards.any(|node| {
-        node.tag_name().name() == "forward"
-            && !matches!(
-                node.attribute("mode"),
-                None | Some("nat" | "route" | "open")
-            )
-    })
+/// Whether a network puts its guests on a bridge as it is.
+pub(super) fn is_bridged(document: &Document<'_>) -> bool {
+    document.kind == Kind::Network
+        && xml::elements(document.root()).any(|node| {
+            let mode = node.attribute("mode");
+            node.tag_name().name() == "forward"
+                && !matches!(mode, None | Some("nat" | "route" | "open"))
+        })
 }
 
 fn child_text(node: Node<'_, '_>, name: &str) -> String {

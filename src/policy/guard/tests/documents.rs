@@ -307,6 +307,7 @@ fn networks_are_on_the_bridges_of_the_rule() {
         ("<forward mode='nat'/><bridge name='virbr7'/>", true),
         ("<bridge name='virbr7'/>", true),
         ("<forward mode='bridge'/><bridge name='br0'/>", false),
+        ("<bridge name='br0'/><forward mode='bridge'/>", false),
         ("<forward mode='nat' dev='eth0'/>", false),
         (
             "<forward mode='passthrough'><interface dev='eth0'/></forward>",

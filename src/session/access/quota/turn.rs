@@ -22,8 +22,14 @@ impl Access {
         let turn = TurnId(self.next_turn);
         self.next_turn = self.next_turn.wrapping_add(1);
         task.awaits = Some(turn);
+        let upstream = line.upstream_for(task.header.program, task.header.procedure);
+        let upstream = Arc::clone(upstream);
         self.tasks.add(task, &[]);
-        line.actions.push_back(Action::Acquire { turn, identities });
+        line.actions.push_back(Action::Acquire {
+            turn,
+            upstream,
+            identities,
+        });
     }
 
     /// A turn has come, with what others claim.

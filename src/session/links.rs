@@ -1,0 +1,506 @@
+//! The daemons of one open connection: the primary, and those that serve single drivers.
+//!
+//! A daemon other than the primary is dialled when the first call for it comes. Calls that come
+//! while a daemon is being opened wait here, in order, and are outstanding like any other: if it
+//! does not open, they are answered as those of a daemon that is lost.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::access::NoteId;
+use super::callbacks::{self, Callbacks};
+use super::calls::{Call, Calls, Effect};
+use super::dialogue::{Dialogue, Opened};
+use super::keepalive::Keepalive;
+use super::{Action, Peer, UpstreamId, Verdict};
+use crate::policy::model::{Target, Upstream};
+use crate::protocol::driver::Driver;
+use crate::protocol::frame::Frame;
+use crate::protocol::header::{Header, Procedure, Program};
+use crate::protocol::table;
+
+/// Bytes of calls that may wait for one daemon, beside one call; the next waits in the client's
+/// socket.
+const BACKLOG: usize = 1 << 20;
+
+/// First wait before a lost daemon is dialled again; doubles up to [`LAST_REST`].
+const FIRST_REST: Duration = Duration::from_millis(20);
+const LAST_REST: Duration = Duration::from_secs(30);
+
+/// One of the daemons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place(usize);
+
+/// The one that serves what no other does.
+pub(super) const PRIMARY: Place = Place(0);
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Links {
+    primary: Link,
+    others: Vec<Link>,
+    /// Which of them serves each driver.
+    places: [Place; Driver::ALL.len()],
+    flags: u32,
+    next_id: u32,
+    /// Calls wait for a daemon that is not to be had.
+    has_hopeless: bool,
+}
+
+/// One daemon.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Name of the present connection, or of the last.
+    id: UpstreamId,
+    pub(super) upstream: Arc<Upstream>,
+    open_uri: String,
+    state: State,
+    /// Where it cannot be reached, the primary serves its drivers.
+    fallback: bool,
+    /// It was open once: what it holds for the client is here alone.
+    has_served: bool,
+    pub(super) callbacks: Callbacks,
+    /// Whole frames for it.
+    backlog: Vec<u8>,
+    /// Ends of registrations, whose numbers are not known before it is open.
+    ends: Vec<(Header, Vec<u8>)>,
+    /// Until then, calls wait for it although it is lost.
+    patience: Option<Instant>,
+    /// How long to rest before the next try.
+    rest: Duration,
+    /// Why it was lost, or could not be opened: the payload of an error.
+    fault: Vec<u8>,
+}
+
+/// How a daemon stands.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Not dialled.
+    Idle,
+    /// Lost, to be dialled again at this time.
+    Resting(Instant),
+    /// Being dialled or opened.
+    Opening(Box<Dialogue>),
+    /// Open.
+    Open(Opened),
+}
+
+impl Links {
+    /// A primary that is open, and the daemons for single drivers, which are not.
+    pub(super) fn new(
+        id: UpstreamId,
+        target: &Target,
+        opened: Opened,
+        flags: u32,
+        next_id: u32,
+    ) -> Self {
+        let mut primary = Link::new(Arc::clone(&target.upstream), target.open_uri.clone(), false);
+        primary.id = id;
+        primary.state = State::Open(opened);
+        primary.has_served = true;
+        let mut links = Self {
+            primary,
+            others: Vec::new(),
+            places: [PRIMARY; Driver::ALL.len()],
+            flags,
+            next_id,
+            has_hopeless: false,
+        };
+        for (driver, served) in target.drivers.iter().flat_map(|drivers| drivers.iter()) {
+            let uri = served.open_uri(driver, &target.open_uri);
+            let place = links.add(&served.upstream, uri, served.fallback);
+            if let Some(slot) = links.places.get_mut(driver.place()) {
+                *slot = place;
+            }
+        }
+        links
+    }
+
+    /// Drivers that are opened alike share a connection, also with the primary.
+    fn add(&mut self, upstream: &Arc<Upstream>, open_uri: String, fallback: bool) -> Place {
+        let same = |(_, link): &(Place, &Link)| {
+            *link.upstream == **upstream && link.open_uri == open_uri && link.fallback == fallback
+        };
+        let primary = &self.primary;
+        if *primary.upstream == **upstream && primary.open_uri == open_uri {
+            return PRIMARY;
+        }
+        if let Some((place, _)) = self.iter().skip(1).find(same) {
+            return place;
+        }
+        self.others
+            .push(Link::new(Arc::clone(upstream), open_uri, fallback));
+        Place(self.others.len())
+    }
+
+    pub(super) fn get(&self, Place(place): Place) -> &Link {
+        let other = place
+            .checked_sub(1)
+            .and_then(|place| self.others.get(place));
+        other.unwrap_or(&self.primary)
+    }
+
+    pub(super) fn get_mut(&mut self, Place(place): Place) -> &mut Link {
+        let other = place.checked_sub(1);
+        match other.and_then(|place| self.others.get_mut(place)) {
+            Some(link) => link,
+            None => &mut self.primary,
+        }
+    }
+
+    /// All of them, the primary first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Place, &Link)> {
+        let all = std::iter::once(&self.primary).chain(&self.others);
+        all.enumerate().map(|(place, link)| (Place(place), link))
+    }
+
+    pub(super) fn places(&self) -> impl Iterator<Item = Place> + use<> {
+        (0..=self.others.len()).map(Place)
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Link> {
+        std::iter::once(&mut self.primary).chain(&mut self.others)
+    }
+
+    /// The one that serves a driver; `None` is the hypervisor's.
+    pub(super) fn place(&self, driver: Option<Driver>) -> Place {
+        let place = driver.and_then(|driver| self.places.get(driver.place()));
+        place.copied().unwrap_or(PRIMARY)
+    }
+
+    /// The one that serves a procedure.
+    pub(super) fn place_for(&self, program: Program, procedure: Procedure) -> Place {
+        if self.others.is_empty() {
+            return PRIMARY;
+        }
+        self.place(table::lookup(program, procedure).and_then(|row| row.driver))
+    }
+
+    /// The drivers that one serves; the hypervisor's is `None`.
+    pub(super) fn drivers_of(&self, place: Place) -> impl Iterator<Item = Option<Driver>> {
+        let all = std::iter::once(None).chain(Driver::ALL.into_iter().map(Some));
+        all.filter(move |driver| self.place(*driver) == place)
+    }
+
+    /// The one with this connection, if it is its present one.
+    pub(super) fn find(&self, id: UpstreamId) -> Option<Place> {
+        let is_it = |(_, link): &(Place, &Link)| link.connection() == Some(id);
+        self.iter().find(is_it).map(|(place, _)| place)
+    }
+
+    /// When something is to be done about one of them.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.iter().filter_map(|(_, link)| link.deadline()).min()
+    }
+
+    /// Whether a call of so many bytes must wait in the client's socket.
+    pub(super) fn is_full(&self, place: Place, bytes: usize) -> bool {
+        let waiting = self.get(place).backlog.len();
+        waiting > 0 && waiting + bytes > BACKLOG
+    }
+
+    /// Dials one; calls that wait for it are outstanding under the new name.
+    pub(super) fn dial(
+        &mut self,
+        place: Place,
+        calls: &mut Calls,
+        actions: &mut VecDeque<Action>,
+        now: Instant,
+    ) {
+        let id = UpstreamId(self.next_id);
+        self.next_id = self.next_id.wrapping_add(1);
+        let flags = self.flags;
+        let link = self.get_mut(place);
+        calls.rename(link.id, id);
+        link.id = id;
+        let dialogue = Dialogue::dial(id, &link.upstream, &link.open_uri, flags, actions, now);
+        link.state = State::Opening(Box::new(dialogue));
+    }
+
+    /// Has one dialled, if it is not; notes if that is not to be waited for. Returns the name under
+    /// which calls to it are outstanding.
+    fn ready(
+        &mut self,
+        place: Place,
+        calls: &mut Calls,
+        actions: &mut VecDeque<Action>,
+        now: Instant,
+    ) -> UpstreamId {
+        let link = self.get(place);
+        match link.state {
+            State::Idle => self.dial(place, calls, actions, now),
+            State::Resting(_) if link.patience.is_none() => self.has_hopeless = true,
+            State::Resting(_) | State::Opening(_) | State::Open(_) => {}
+        }
+        self.get(place).id
+    }
+
+    /// Passes a call of the client's on, as it came.
+    pub(super) fn pass(
+        &mut self,
+        frame: &Frame<'_>,
+        effect: Effect,
+        note: Option<NoteId>,
+        calls: &mut Calls,
+        actions: &mut VecDeque<Action>,
+        now: Instant,
+    ) -> Verdict {
+        let header = frame.header;
+        let place = self.place_for(header.program, header.procedure);
+        let is_event_call = matches!(effect, Effect::Register | Effect::Deregister);
+        if let (State::Open(_), false) = (&self.get(place).state, is_event_call) {
+            let id = self.get(place).id;
+            calls.push(Call::new(&header, id, effect, note));
+            return Verdict::Relay(Peer::Upstream(id));
+        }
+        self.send(header, frame.arguments(), effect, note, calls, actions, now);
+        Verdict::Consumed
+    }
+
+    /// Makes a call: a client's with other arguments than it came with, or one of the proxy's own.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "what a call is, and where it is noted"
+    )]
+    pub(super) fn send(
+        &mut self,
+        header: Header,
+        arguments: &[u8],
+        effect: Effect,
+        note: Option<NoteId>,
+        calls: &mut Calls,
+        actions: &mut VecDeque<Action>,
+        now: Instant,
+    ) {
+        let place = self.place_for(header.program, header.procedure);
+        let id = self.ready(place, calls, actions, now);
+        calls.push(Call::new(&header, id, effect, note));
+        let link = self.get_mut(place);
+        let is_open = matches!(link.state, State::Open(_));
+        if effect == Effect::Deregister && !is_open {
+            link.ends.push((header, arguments.to_vec()));
+            return;
+        }
+        let translated = match effect {
+            Effect::Register | Effect::Deregister => link.callbacks.call(&header, arguments),
+            Effect::None | Effect::OpenStream => None,
+        };
+        let bytes = callbacks::write(header, translated.as_deref().unwrap_or(arguments));
+        if is_open {
+            let to = Peer::Upstream(id);
+            actions.push_back(Action::Send { to, bytes });
+        } else {
+            link.backlog.extend(bytes);
+        }
+    }
+
+    /// One is open: what waited for it goes on.
+    pub(super) fn opened(&mut self, place: Place, opened: Opened, actions: &mut VecDeque<Action>) {
+        let link = self.get_mut(place);
+        link.state = State::Open(opened);
+        link.has_served = true;
+        link.patience = None;
+        link.rest = FIRST_REST;
+        let mut bytes = std::mem::take(&mut link.backlog);
+        for (header, arguments) in std::mem::take(&mut link.ends) {
+            let translated = link.callbacks.call(&header, &arguments);
+            let arguments = translated.as_deref().unwrap_or(&arguments);
+            bytes.extend(callbacks::write(header, arguments));
+        }
+        actions.push_back(Action::Opened(link.id));
+        if !bytes.is_empty() {
+            let to = Peer::Upstream(link.id);
+            actions.push_back(Action::Send { to, bytes });
+        }
+    }
+
+    /// One cannot be reached, and the primary takes its place if it may: nothing of the client's is
+    /// there yet. Returns whether it does.
+    pub(super) fn fall_back(
+        &mut self,
+        place: Place,
+        calls: &mut Calls,
+        actions: &mut VecDeque<Action>,
+        now: Instant,
+    ) -> bool {
+        let link = self.get_mut(place);
+        if !link.fallback || link.has_served || place == PRIMARY {
+            return false;
+        }
+        let (id, upstream) = (link.id, Arc::clone(&link.upstream));
+        link.state = State::Idle;
+        let bytes = std::mem::take(&mut link.backlog);
+        let ends = std::mem::take(&mut link.ends);
+        let mut callbacks = std::mem::take(&mut link.callbacks);
+        for slot in self.places.iter_mut().filter(|slot| **slot == place) {
+            *slot = PRIMARY;
+        }
+        let (driver, primary) = (&*upstream.name, &*self.primary.upstream.name);
+        tracing::info!(upstream = driver, primary, "the primary serves its drivers");
+        let to = self.ready(PRIMARY, calls, actions, now);
+        calls.rename(id, to);
+        self.primary.callbacks.adopt(&mut callbacks);
+        self.primary.backlog.extend(bytes);
+        self.primary.ends.extend(ends);
+        if let State::Open(_) = self.primary.state {
+            let bytes = std::mem::take(&mut self.primary.backlog);
+            let to = Peer::Upstream(to);
+            actions.push_back(Action::Send { to, bytes });
+        }
+        true
+    }
+
+    /// One is lost, or could not be opened. Says whether the calls that wait for it are to be
+    /// failed now; its connection is given up by the caller.
+    pub(super) fn lost(
+        &mut self,
+        place: Place,
+        fault: Vec<u8>,
+        is_ending: bool,
+        now: Instant,
+    ) -> bool {
+        let link = self.get_mut(place);
+        let was_open = matches!(link.state, State::Open(_));
+        link.fault = fault;
+        link.callbacks.lose();
+        let comes_back = link.has_served && link.upstream.reconnect && !is_ending;
+        if was_open && comes_back {
+            link.patience = Some(now + link.upstream.connect_timeout);
+            link.rest = FIRST_REST;
+            link.state = State::Resting(now);
+            return true;
+        }
+        if link.patience.is_some_and(|patience| now >= patience) {
+            link.patience = None;
+        }
+        let has_patience = comes_back && link.patience.is_some();
+        if has_patience || (comes_back && !link.callbacks.is_empty()) {
+            let until = now + link.rest;
+            link.state =
+                State::Resting(link.patience.map_or(until, |patience| patience.min(until)));
+            link.rest = LAST_REST.min(link.rest * 2);
+        } else {
+            link.state = State::Idle;
+            link.rest = FIRST_REST;
+        }
+        !has_patience
+    }
+
+    /// Forgets the frames of calls that were answered instead.
+    pub(super) fn clear_backlog(&mut self, place: Place) {
+        let link = self.get_mut(place);
+        link.backlog = Vec::new();
+        link.ends = Vec::new();
+    }
+
+    /// One that calls wait for and that is not to be had.
+    pub(super) fn take_hopeless(&mut self, calls: &Calls) -> Option<Place> {
+        if !self.has_hopeless {
+            return None;
+        }
+        let is_hopeless = |(_, link): &(Place, &Link)| {
+            matches!(link.state, State::Resting(_))
+                && link.patience.is_none()
+                && calls.iter().any(|call| call.upstream == link.id)
+        };
+        let found = self.iter().find(is_hopeless).map(|(place, _)| place);
+        self.has_hopeless = found.is_some();
+        found
+    }
+
+    /// Gives every connection up.
+    pub(super) fn disconnect(&mut self, actions: &mut VecDeque<Action>) {
+        for link in self.iter_mut() {
+            actions.extend(link.connection().map(Action::Disconnect));
+            link.state = State::Idle;
+        }
+    }
+}
+
+impl Link {
+    fn new(upstream: Arc<Upstream>, open_uri: String, fallback: bool) -> Self {
+        Self {
+            // No call is outstanding under it: those of connections are counted from 0.
+            id: UpstreamId(u32::MAX),
+            upstream,
+            open_uri,
+            state: State::Idle,
+            fallback,
+            has_served: false,
+            callbacks: Callbacks::default(),
+            backlog: Vec::new(),
+            ends: Vec::new(),
+            patience: None,
+            rest: FIRST_REST,
+            fault: Vec::new(),
+        }
+    }
+
+    /// Name of the present connection, or of the last, under which calls are outstanding.
+    pub(super) fn id(&self) -> UpstreamId {
+        self.id
+    }
+
+    pub(super) fn state(&mut self) -> &mut State {
+        &mut self.state
+    }
+
+    /// The dialogue that opens it, and what it is to hold.
+    pub(super) fn opening(&mut self) -> Option<(&mut Dialogue, &mut Callbacks)> {
+        match &mut self.state {
+            State::Opening(dialogue) => Some((dialogue, &mut self.callbacks)),
+            _ => None,
+        }
+    }
+
+    /// Open, and it carries descriptors.
+    pub(super) fn carries_descriptors(&self) -> bool {
+        matches!(&self.state, State::Open(opened) if opened.descriptors)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
+
+    /// Calls wait for it no longer, if that was to be until now; returns whether it was.
+    pub(super) fn lose_patience(&mut self, now: Instant) -> bool {
+        self.patience.take_if(|patience| *patience <= now).is_some()
+    }
+
+    /// Why it is not to be had: the payload of an error.
+    pub(super) fn fault(&self) -> &[u8] {
+        &self.fault
+    }
+
+    /// A frame of its has come.
+    pub(super) fn heard(&mut self, now: Instant) {
+        if let State::Open(Opened {
+            keepalive: Some(keepalive),
+            ..
+        }) = &mut self.state
+        {
+            keepalive.heard(now);
+        }
+    }
+
+    fn connection(&self) -> Option<UpstreamId> {
+        match &self.state {
+            State::Opening(_) | State::Open(_) => Some(self.id),
+            State::Idle | State::Resting(_) => None,
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Idle => None,
+            State::Resting(until) => Some(*until),
+            State::Opening(dialogue) => {
+                Some(self.patience.map_or(dialogue.deadline(), |patience| {
+                    patience.min(dialogue.deadline())
+                }))
+            }
+            State::Open(opened) => opened.keepalive.as_ref().map(Keepalive::deadline),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! One client connection, several daemons: each class of objects is served by the daemon that owns
+//! it, and nothing tells the client that there is more than one.
+
+mod reconnect;
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use crate::support::guest::guest_xml;
+use crate::support::libvirtd::Libvirtd;
+use crate::support::policy::{CONNECT, listeners};
+use crate::support::proxy::{Proxy, ProxyBuilder};
+use crate::support::scripts::{EVENTS, SCRIPT_OF_CALLS, SEVERAL, Script};
+use crate::support::tool::{assert_same, python, virsh};
+
+/// A real daemon for each of three parts, and the proxy before them.
+struct Three {
+    domains: Libvirtd,
+    networks: Libvirtd,
+    storage: Libvirtd,
+    proxy: Proxy,
+}
+
+impl Three {
+    /// Secrets and the rest are with the networks. `open` is what is opened of each driver, if it
+    /// is not its own URI.
+    fn start(open: Option<&str>) -> Self {
+        let [domains, networks, storage] = [(); 3].map(|()| Libvirtd::start());
+        let open = open.map_or_else(String::new, |uri| format!(", open: \"{uri}\""));
+        let proxy = ProxyBuilder::new(|dir| {
+            let mut policy = listeners(dir, "");
+            policy += "upstreams:\n";
+            for (name, daemon) in [
+                ("domains", &domains),
+                ("networks", &networks),
+                ("storage", &storage),
+            ] {
+                let socket = daemon.socket();
+                writeln!(
+                    policy,
+                    "  {name}: {{ unix: \"{}\", {CONNECT} }}",
+                    socket.display()
+                )
+                .unwrap();
+            }
+            policy += "routes:
+  - { uri: \"network:///session\", upstream: networks }
+  - uri: \"*?*\"
+    upstream: domains
+    drivers:
+";
+            for driver in ["network", "nodedev", "nwfilter", "secret", "interface"] {
+                writeln!(policy, "      {driver}: {{ upstream: networks{open} }}").unwrap();
+            }
+            policy + &format!("      storage: {{ upstream: storage{open} }}\n")
+        })
+        .start();
+        Self {
+            domains,
+            networks,
+            storage,
+            proxy,
+        }
+    }
+
+    fn uri(&self, uri: &str) -> String {
+        self.proxy.uri(uri, "sock")
+    }
+}
+
+fn directly(script: Script) -> String {
+    let daemon = Libvirtd::start();
+    python(script, &[&daemon.uri("test:///default")]).run().ok()
+}
+
+#[test]
+fn the_script_of_calls_gives_the_same_as_with_one_daemon() {
+    let direct = directly(SCRIPT_OF_CALLS);
+    let three = Three::start(Some("test:///default"));
+    let uri = three.uri("test:///default");
+    let said = python(SCRIPT_OF_CALLS, &[&uri]).run().ok();
+    assert_same(&direct, &said);
+}
+
+#[test]
+fn events_of_every_daemon_come_as_from_one() {
+    let direct = directly(EVENTS);
+    let three = Three::start(Some("test:///default"));
+    let said = python(EVENTS, &[&three.uri("test:///default")]).run().ok();
+    // Daemons know nothing of each other: only those of one come in an order.
+    let of = |said: &str, kind: &str| -> Vec<String> {
+        let lines = said.lines().filter(|line| line.starts_with(kind));
+        lines.map(ToOwned::to_owned).collect()
+    };
+    for kind in ["domain", "network", "pool"] {
+        assert!(of(&direct, kind).len() > 3);
+        assert_eq!(of(&said, kind), of(&direct, kind));
+    }
+    assert_eq!(said.lines().count(), direct.lines().count());
+}
+
+#[test]
+fn objects_are_where_their_daemon_is_and_nowhere_else() {
+    let three = Three::start(None);
+    let uri = three.uri("qemu:///session");
+    let pool = three.proxy.dir().join("pool");
+    fs::create_dir(&pool).unwrap();
+    let file = |name: &str, xml: &str| {
+        let path = three.proxy.dir().join(name);
+        fs::write(&path, xml).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let network = file(
+        "network.xml",
+        "<network><name>here</name><bridge name='virbr98'/></network>",
+    );
+    let domain = file(
+        "domain.xml",
+        "<domain type='qemu'><name>here</name><memory>65536</memory><os><type>hvm</type></os></domain>",
+    );
+    let pool = pool.to_str().unwrap();
+    virsh(&uri, &["net-define", &network]).run().ok();
+    virsh(&uri, &["define", &domain]).run().ok();
+    virsh(&uri, &["pool-define-as", "here", "dir", "--target", pool])
+        .run()
+        .ok();
+    let lists = [
+        ["list", "--all", "--name"],
+        ["net-list", "--all", "--name"],
+        ["pool-list", "--all", "--name"],
+    ];
+    let daemons = [&three.domains, &three.networks, &three.storage];
+    for (number, list) in lists.iter().enumerate() {
+        assert!(virsh(&uri, list).run().ok().contains("here"), "{list:?}");
+        for (other, daemon) in daemons.iter().enumerate() {
+            let said = virsh(&daemon.uri("qemu:///session"), list).run().ok();
+            assert_eq!(
+                said.contains("here"),
+                other == number,
+                "{list:?} of {other}"
+            );
+        }
+    }
+    // What a client opens of one driver alone goes to that daemon alone.
+    let alone = three.uri("network:///session");
+    assert!(virsh(&alone, &lists[1]).run().ok().contains("here"));
+    let refused = virsh(&alone, &lists[2]).run().failed();
+    assert!(refused.contains("not supported"), "{refused}");
+}
+
+/// Kills the daemon of storage when the client says so, and starts it again.
+fn lose_storage_under(three: &mut Three, guest: &Path) -> String {
+    const MIB: &str = "48";
+    let pool = three.storage.dir().join("pools");
+    let uri = three.uri("qemu:///session");
+    let (guest, pool) = (guest.to_str().unwrap(), pool.to_str().unwrap());
+    let mut client = python(SEVERAL, &[&uri, guest, pool, MIB]).start();
+    client.wait_for("UP");
+    three.storage.kill();
+    client.wait_for("DOWN");
+    three.storage.restart();
+    client.finish().ok()
+}
+
+#[test]
+fn one_session_uses_all_drivers_and_outlives_the_loss_of_a_daemon() {
+    let mut three = Three::start(None);
+    let guest = guest_xml(&three.domains, "echo");
+    let said = lose_storage_under(&mut three, &guest);
+    assert_eq!(
+        said,
+        "['one'] ['one'] ['one'] ['one'] ['/one'] b'value'
+uploaded beside a console: equal
+UP
+download: error 38 domain 7
+lives one /one 1 1
+b'x'
+DOWN
+BACK"
+    );
+}
