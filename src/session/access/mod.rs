@@ -538,14 +538,16 @@ impl Access {
 
     /// The daemon of these drivers is lost: nobody has told since of what changed there.
     pub(super) fn forget(&mut self, drivers: &[Option<Driver>]) {
-        for driver in drivers {
-            match driver {
-                None => self.knowledge.forget(Class::Domain),
-                Some(Driver::Network) => self.knowledge.forget(Class::Network),
-                Some(Driver::Storage) => self.knowledge.forget(Class::StoragePool),
-                Some(Driver::Secret) => self.knowledge.forget(Class::Secret),
-                Some(Driver::Nodedev | Driver::Nwfilter | Driver::Interface) => {}
-            }
+        for class in drivers.iter().filter_map(watched) {
+            self.knowledge.forget(class);
+        }
+    }
+
+    /// The daemon of these drivers is open. Where it did not take every registration again, nobody
+    /// tells of changes.
+    pub(super) fn opened(&mut self, drivers: &[Option<Driver>], all: bool) {
+        for class in drivers.iter().filter_map(watched) {
+            self.watches.opened_again(class, all);
         }
     }
 
@@ -626,6 +628,17 @@ impl Line<'_> {
 fn teaches(row: &ProcedureInfo) -> bool {
     let names = |fields: &[Field]| fields.iter().any(|field| field.shape.names_objects());
     names(row.ret) && !names(row.args)
+}
+
+/// The class of a driver's objects that is learned about.
+fn watched(driver: &Option<Driver>) -> Option<Class> {
+    match driver {
+        None => Some(Class::Domain),
+        Some(Driver::Network) => Some(Class::Network),
+        Some(Driver::Storage) => Some(Class::StoragePool),
+        Some(Driver::Secret) => Some(Class::Secret),
+        Some(Driver::Nodedev | Driver::Nwfilter | Driver::Interface) => None,
+    }
 }
 
 /// The classes that a question is about: their events tell how long the answer holds.
