@@ -15,6 +15,12 @@ use crate::protocol::table::{self, qemu, remote};
 /// is when a daemon's own queue overflows.
 const EARLY: usize = 256;
 
+/// Registrations that are made again of one daemon's. A daemon takes more; those are lost with it.
+const HELD: usize = 1024;
+
+/// Bytes of arguments of a registration that is made again: the names of an object and an event.
+const ARGUMENTS: usize = 4096;
+
 /// A pair of calls, of which one ends what the other has begun.
 #[derive(Debug, PartialEq, Eq)]
 struct Form {
@@ -114,11 +120,16 @@ pub(super) fn effect(program: Program, procedure: Procedure) -> Effect {
 
 /// The form whose registrations this event is of, if it has their number.
 fn form_of_event(header: &Header) -> Option<&'static Form> {
-    let row = table::lookup(header.program, header.procedure)?;
-    if row.args.first()?.name != "callbackID" {
+    let row = table::lookup(header.program, header.procedure);
+    // Those of newer daemons, which are not known, all have it.
+    if row.is_some_and(|row| {
+        row.args
+            .first()
+            .is_none_or(|first| first.name != "callbackID")
+    }) {
         return None;
     }
-    let register = match (header.program, row.driver) {
+    let register = match (header.program, row.and_then(|row| row.driver)) {
         (Program::QEMU, _) => qemu::CONNECT_DOMAIN_MONITOR_EVENT_REGISTER,
         (_, Some(Driver::Network)) => remote::CONNECT_NETWORK_EVENT_REGISTER_ANY,
         (_, Some(Driver::Storage)) => remote::CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY,
@@ -137,10 +148,8 @@ struct Held {
     arguments: Vec<u8>,
     /// The number that the client knows; 0 where the form has none.
     known: i32,
-    /// The daemon's own number; `None`: it has not said yet.
+    /// The daemon's own number; `None`: it was lost, and the next has not taken it.
     theirs: Option<i32>,
-    /// The daemon that it was first made with is gone.
-    was_lost: bool,
 }
 
 /// A call that registers or deregisters and is not answered.
@@ -159,8 +168,6 @@ pub(super) struct Callbacks {
     asked: Vec<Asked>,
     /// Some number of the daemon's is not the client's.
     translates: bool,
-    /// What was lost is not made again yet.
-    remakes: bool,
     /// Whole frames of events that wait for the reply that tells whose they are.
     early: Vec<(Header, Vec<u8>)>,
 }
@@ -182,6 +189,11 @@ impl Callbacks {
         self.held.is_empty()
     }
 
+    /// The daemon refused to be told again of something that it is to tell of.
+    pub(super) fn is_refused(&self) -> bool {
+        self.held.iter().any(|held| held.theirs.is_none())
+    }
+
     /// The client has registered to hear of a lost connection.
     pub(super) fn watches_close(&self) -> bool {
         self.held.iter().any(|held| *held.form == CLOSE)
@@ -195,11 +207,17 @@ impl Callbacks {
                 && [form.register, form.deregister].contains(&header.procedure)
         })?;
         let is_end = header.procedure == form.deregister;
+        // Of an end, only the number counts.
+        let kept = match is_end {
+            true => arguments.get(..4).unwrap_or(arguments),
+            false if arguments.len() > ARGUMENTS || self.held.len() >= HELD => return None,
+            false => arguments,
+        };
         self.asked.push(Asked {
             serial: header.serial,
             form,
             is_end,
-            arguments: arguments.to_vec(),
+            arguments: kept.to_vec(),
         });
         if !is_end || form.name != Name::Callback || !self.translates {
             return None;
@@ -247,24 +265,26 @@ impl Callbacks {
             arguments,
             ..
         } = self.asked.swap_remove(place);
-        if !good {
-            return None;
-        }
         if is_end {
-            let known = number(&arguments).unwrap_or_default();
+            let named = number(&arguments);
             let ended = self.held.iter().position(|held| {
                 held.form == form
+                    // One that the daemon does not hold ends whatever it says of it.
+                    && (good || held.theirs.is_none())
                     && match form.name {
                         Name::None => true,
-                        Name::Argument => held.arguments == arguments,
-                        Name::Callback => held.known == known,
+                        Name::Argument => number(&held.arguments) == named,
+                        Name::Callback => Some(held.known) == named,
                     }
             });
             ended.map(|place| self.held.swap_remove(place));
             return None;
         }
+        if !good {
+            return None;
+        }
         if form.name != Name::Callback {
-            self.hold(form, arguments, 0, None);
+            self.hold(form, arguments, 0, 0);
             return None;
         }
         let theirs = number(payload)?;
@@ -272,18 +292,17 @@ impl Callbacks {
         while self.find(form, known).is_some() {
             known = known.checked_add(1).unwrap_or_default();
         }
-        self.hold(form, arguments, known, Some(theirs));
+        self.hold(form, arguments, known, theirs);
         (known != theirs).then(|| known.to_be_bytes().to_vec())
     }
 
-    fn hold(&mut self, form: &'static Form, arguments: Vec<u8>, known: i32, theirs: Option<i32>) {
-        self.translates |= theirs.is_some_and(|theirs| theirs != known);
+    fn hold(&mut self, form: &'static Form, arguments: Vec<u8>, known: i32, theirs: i32) {
+        self.translates |= theirs != known;
         self.held.push(Held {
             form,
             arguments,
             known,
-            theirs,
-            was_lost: false,
+            theirs: Some(theirs),
         });
     }
 
@@ -298,16 +317,20 @@ impl Callbacks {
         match number(frame.payload).and_then(|theirs| self.known(form, theirs)) {
             Some(payload) => rename(frame.payload, payload),
             None => {
-                let is_awaited = self
-                    .asked
-                    .iter()
-                    .any(|asked| asked.form == form && !asked.is_end)
-                    || self.remakes;
-                if is_awaited && self.early.len() < EARLY {
-                    self.early.push((frame.header, frame.payload.to_vec()));
+                let mut asked = self.asked.iter();
+                if asked.any(|asked| asked.form == form && !asked.is_end) {
+                    self.keep(frame);
                 }
                 Fate::Kept
             }
+        }
+    }
+
+    /// Keeps an event of a daemon that is not open yet: what was registered before is made again
+    /// bit by bit.
+    pub(super) fn keep(&mut self, frame: &Frame<'_>) {
+        if self.early.len() < EARLY {
+            self.early.push((frame.header, frame.payload.to_vec()));
         }
     }
 
@@ -336,17 +359,19 @@ impl Callbacks {
         known
     }
 
-    /// The daemon is gone: what it held is to be made again, and what was on its way is not.
+    /// The daemon is gone: what it held is to be made again.
     pub(super) fn lose(&mut self) {
-        self.asked.clear();
         self.early.clear();
         // Whatever number the next daemon says first.
         self.translates = !self.held.is_empty();
-        self.remakes = self.translates;
         for held in &mut self.held {
             held.theirs = None;
-            held.was_lost = true;
         }
+    }
+
+    /// The calls that are on their way, or wait, are not to be answered.
+    pub(super) fn give_up(&mut self) {
+        self.asked.clear();
     }
 
     /// What is on its way elsewhere from here on.
@@ -372,16 +397,9 @@ impl Callbacks {
         }
     }
 
-    /// Some registration that was lost was refused.
-    pub(super) fn has_refused(&self) -> bool {
-        let mut remade = self.held.iter().filter(|held| held.was_lost);
-        remade.any(|held| held.theirs.is_none())
-    }
-
     /// The last registration was made again, or was refused. One that was refused stays, and is
     /// asked for again with the next daemon.
     pub(super) fn all_made_again(&mut self) {
-        self.remakes = false;
         self.translates = self
             .held
             .iter()

@@ -194,7 +194,7 @@ impl Dialogue {
     ) -> Progress {
         if frame.header.kind == MessageType::MESSAGE {
             // Of a registration that was just made again, most likely.
-            callbacks.event(frame);
+            callbacks.keep(frame);
             return Progress::Going;
         }
         let Some(own) = self.answered(&frame.header) else {

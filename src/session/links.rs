@@ -17,7 +17,7 @@ use super::{Action, Peer, UpstreamId, Verdict};
 use crate::policy::model::{Target, Upstream};
 use crate::protocol::driver::Driver;
 use crate::protocol::frame::Frame;
-use crate::protocol::header::{Header, Procedure, Program};
+use crate::protocol::header::{Header, MessageType, Procedure, Program};
 use crate::protocol::table;
 
 /// Bytes of calls that may wait for one daemon, beside one call; the next waits in the client's
@@ -61,16 +61,59 @@ pub(super) struct Link {
     /// It was open once: what it holds for the client is here alone.
     has_served: bool,
     pub(super) callbacks: Callbacks,
-    /// Whole frames for it.
-    backlog: Vec<u8>,
-    /// Ends of registrations, whose numbers are not known before it is open.
-    ends: Vec<(Header, Vec<u8>)>,
+    backlog: Backlog,
     /// Until then, calls wait for it although it is lost.
     patience: Option<Instant>,
     /// How long to rest before the next try.
     rest: Duration,
     /// Why it was lost, or could not be opened: the payload of an error.
     fault: Vec<u8>,
+}
+
+/// Calls that wait for one daemon, in order.
+#[derive(Debug, Default)]
+struct Backlog {
+    /// Whole frames.
+    bytes: Vec<u8>,
+    /// Ends of registrations, whose numbers are not known before it is open: each belongs before
+    /// this place in the bytes.
+    ends: Vec<(usize, Header, Vec<u8>)>,
+}
+
+impl Backlog {
+    fn len(&self) -> usize {
+        let ends = self.ends.iter().map(|(_, _, arguments)| arguments.len());
+        self.bytes.len() + ends.sum::<usize>()
+    }
+
+    fn end(&mut self, header: Header, arguments: &[u8]) {
+        let place = self.bytes.len();
+        self.ends.push((place, header, arguments.to_vec()));
+    }
+
+    fn append(&mut self, other: Self) {
+        let behind = self.bytes.len();
+        self.bytes.extend(other.bytes);
+        let ends = other.ends.into_iter();
+        self.ends
+            .extend(ends.map(|(place, header, arguments)| (behind + place, header, arguments)));
+    }
+
+    /// The frames for a daemon that holds these registrations.
+    fn write(self, callbacks: &mut Callbacks) -> Vec<u8> {
+        let mut bytes = self.bytes;
+        // From the last, so that places stay true.
+        let mut ends = Vec::new();
+        for (place, header, arguments) in self.ends {
+            let translated = callbacks.call(&header, &arguments);
+            let arguments = translated.as_deref().unwrap_or(&arguments);
+            ends.push((place, callbacks::write(header, arguments)));
+        }
+        for (place, end) in ends.into_iter().rev() {
+            bytes.splice(place..place, end);
+        }
+        bytes
+    }
 }
 
 /// How a daemon stands.
@@ -167,6 +210,12 @@ impl Links {
     pub(super) fn place(&self, driver: Option<Driver>) -> Place {
         let place = driver.and_then(|driver| self.places.get(driver.place()));
         place.copied().unwrap_or(PRIMARY)
+    }
+
+    /// Whether this one is to send such events. What a daemon says of itself, such as that it lost
+    /// another one, is said by the primary.
+    pub(super) fn is_place_of(&self, place: Place, event: &Header) -> bool {
+        self.place_for(event.program, event.procedure) == place
     }
 
     /// The one that serves a procedure.
@@ -273,13 +322,18 @@ impl Links {
         actions: &mut VecDeque<Action>,
         now: Instant,
     ) {
+        // Its descriptors, if it came with some, do not go on.
+        let header = Header {
+            kind: MessageType::CALL,
+            ..header
+        };
         let place = self.place_for(header.program, header.procedure);
         let id = self.ready(place, calls, actions, now);
         calls.push(Call::new(&header, id, effect, note));
         let link = self.get_mut(place);
         let is_open = matches!(link.state, State::Open(_));
         if effect == Effect::Deregister && !is_open {
-            link.ends.push((header, arguments.to_vec()));
+            link.backlog.end(header, arguments);
             return;
         }
         let translated = match effect {
@@ -291,7 +345,7 @@ impl Links {
             let to = Peer::Upstream(id);
             actions.push_back(Action::Send { to, bytes });
         } else {
-            link.backlog.extend(bytes);
+            link.backlog.bytes.extend(bytes);
         }
     }
 
@@ -302,17 +356,8 @@ impl Links {
         link.has_served = true;
         link.patience = None;
         link.rest = FIRST_REST;
-        let mut bytes = std::mem::take(&mut link.backlog);
-        for (header, arguments) in std::mem::take(&mut link.ends) {
-            let translated = link.callbacks.call(&header, &arguments);
-            let arguments = translated.as_deref().unwrap_or(&arguments);
-            bytes.extend(callbacks::write(header, arguments));
-        }
         actions.push_back(Action::Opened(link.id));
-        if !bytes.is_empty() {
-            let to = Peer::Upstream(link.id);
-            actions.push_back(Action::Send { to, bytes });
-        }
+        link.flush(actions);
     }
 
     /// One cannot be reached, and the primary takes its place if it may: nothing of the client's is
@@ -330,8 +375,7 @@ impl Links {
         }
         let (id, upstream) = (link.id, Arc::clone(&link.upstream));
         link.state = State::Idle;
-        let bytes = std::mem::take(&mut link.backlog);
-        let ends = std::mem::take(&mut link.ends);
+        let backlog = std::mem::take(&mut link.backlog);
         let mut callbacks = std::mem::take(&mut link.callbacks);
         for slot in self.places.iter_mut().filter(|slot| **slot == place) {
             *slot = PRIMARY;
@@ -341,12 +385,9 @@ impl Links {
         let to = self.ready(PRIMARY, calls, actions, now);
         calls.rename(id, to);
         self.primary.callbacks.adopt(&mut callbacks);
-        self.primary.backlog.extend(bytes);
-        self.primary.ends.extend(ends);
-        if let State::Open(_) = self.primary.state {
-            let bytes = std::mem::take(&mut self.primary.backlog);
-            let to = Peer::Upstream(to);
-            actions.push_back(Action::Send { to, bytes });
+        self.primary.backlog.append(backlog);
+        if self.primary.is_open() {
+            self.primary.flush(actions);
         }
         true
     }
@@ -390,8 +431,8 @@ impl Links {
     /// Forgets the frames of calls that were answered instead.
     pub(super) fn clear_backlog(&mut self, place: Place) {
         let link = self.get_mut(place);
-        link.backlog = Vec::new();
-        link.ends = Vec::new();
+        link.backlog = Backlog::default();
+        link.callbacks.give_up();
     }
 
     /// One that calls wait for and that is not to be had.
@@ -429,11 +470,20 @@ impl Link {
             fallback,
             has_served: false,
             callbacks: Callbacks::default(),
-            backlog: Vec::new(),
-            ends: Vec::new(),
+            backlog: Backlog::default(),
             patience: None,
             rest: FIRST_REST,
             fault: Vec::new(),
+        }
+    }
+
+    /// What waited goes on.
+    fn flush(&mut self, actions: &mut VecDeque<Action>) {
+        let backlog = std::mem::take(&mut self.backlog);
+        let bytes = backlog.write(&mut self.callbacks);
+        if !bytes.is_empty() {
+            let to = Peer::Upstream(self.id);
+            actions.push_back(Action::Send { to, bytes });
         }
     }
 

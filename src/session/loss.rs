@@ -66,16 +66,18 @@ impl Session {
             }
             Progress::Opened(opened) => {
                 serving.links.opened(place, opened, &mut self.actions);
-                if serving.links.get(place).callbacks.has_refused()
-                    && let Some(access) = &mut serving.access
-                {
-                    let drivers: Vec<_> = serving.links.drivers_of(place).collect();
-                    access.distrust(&drivers);
+                let drivers: Vec<_> = serving.links.drivers_of(place).collect();
+                let callbacks = &mut serving.links.get_mut(place).callbacks;
+                let all = !callbacks.is_refused();
+                let mut early = callbacks.take_early();
+                early.retain(|(header, _)| serving.links.is_place_of(place, header));
+                if let Some(access) = &mut serving.access {
+                    access.opened(&drivers, all);
                 }
-                let early = serving.links.get_mut(place).callbacks.take_early();
                 for (header, payload) in early {
                     self.tell_event(header, &payload, now);
                 }
+                self.settle(now);
             }
         }
     }
@@ -124,7 +126,7 @@ impl Session {
         let id = links.get(place).id();
         self.actions.push_back(Action::Disconnect(id));
         if links.fall_back(place, &mut serving.calls, &mut self.actions, now) {
-            return self.fail_hopeless(now);
+            return self.settle(now);
         }
         if links.lost(place, error.clone(), is_ending, now) {
             self.fail_waiting(place, &error, now);

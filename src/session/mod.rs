@@ -453,8 +453,10 @@ impl Session {
         self.settle(now);
     }
 
-    /// Closes the connection if it is to end and nothing is outstanding.
+    /// Answers what waits in vain, and closes the connection if it is to end and nothing is
+    /// outstanding.
     fn settle(&mut self, now: Instant) {
+        self.fail_hopeless(now);
         let leaving = self.leaving.is_some();
         let busy = match &self.phase {
             Phase::Authenticating(_) | Phase::Unopened { .. } => false,
@@ -490,6 +492,7 @@ impl Session {
         }
         self.give_up_decisions(now);
         self.fail_hopeless(now);
+        self.settle(now);
         match &mut self.phase {
             Phase::Authenticating(_) => self.authenticating_timeout(now),
             Phase::Unopened { deadline } if *deadline <= now => {

@@ -240,10 +240,7 @@ impl Session {
         let header = frame.header;
         let broken = if header.kind.is_reply() {
             match self.serve_reply(from, place, frame, now) {
-                Some(verdict) => {
-                    self.fail_hopeless(now);
-                    return self.settle_after(verdict, now);
-                }
+                Some(verdict) => return self.settle_after(verdict, now),
                 None => "a reply that nobody waits for",
             }
         } else if header.kind.is_stream() {
@@ -256,7 +253,8 @@ impl Session {
             }
             return self.settle_after(Verdict::Relay(Peer::Client), now);
         } else if header.kind == MessageType::MESSAGE {
-            return self.serve_event(place, frame, now);
+            let verdict = self.serve_event(place, frame, now);
+            return self.settle_after(verdict, now);
         } else {
             "a frame that no daemon sends"
         };
@@ -269,10 +267,7 @@ impl Session {
         let Phase::Serving(serving) = &mut self.phase else {
             return Verdict::Consumed;
         };
-        let row = table::lookup(frame.header.program, frame.header.procedure);
-        // What a daemon says of itself, such as that it lost another one, is said by the primary.
-        let driver = row.and_then(|row| row.driver);
-        if place != PRIMARY && serving.links.place(driver) != place {
+        if !serving.links.is_place_of(place, &frame.header) {
             return Verdict::Consumed;
         }
         match serving.links.get_mut(place).callbacks.event(frame) {

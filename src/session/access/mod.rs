@@ -538,16 +538,16 @@ impl Access {
 
     /// The daemon of these drivers is lost: nobody has told since of what changed there.
     pub(super) fn forget(&mut self, drivers: &[Option<Driver>]) {
-        for class in drivers.iter().filter_map(|driver| watched_class(*driver)) {
+        for class in drivers.iter().filter_map(watched) {
             self.knowledge.forget(class);
         }
     }
 
-    /// The daemon of these drivers does not tell of every change any more.
-    pub(super) fn distrust(&mut self, drivers: &[Option<Driver>]) {
-        for class in drivers.iter().filter_map(|driver| watched_class(*driver)) {
-            self.watches.refused(class);
-            self.knowledge.forget(class);
+    /// The daemon of these drivers is open. Where it did not take every registration again, nobody
+    /// tells of changes.
+    pub(super) fn opened(&mut self, drivers: &[Option<Driver>], all: bool) {
+        for class in drivers.iter().filter_map(watched) {
+            self.watches.opened_again(class, all);
         }
     }
 
@@ -630,8 +630,8 @@ fn teaches(row: &ProcedureInfo) -> bool {
     names(row.ret) && !names(row.args)
 }
 
-/// The class of a driver's objects that are known while their events are listened to.
-fn watched_class(driver: Option<Driver>) -> Option<Class> {
+/// The class of a driver's objects that is learned about.
+fn watched(driver: &Option<Driver>) -> Option<Class> {
     match driver {
         None => Some(Class::Domain),
         Some(Driver::Network) => Some(Class::Network),

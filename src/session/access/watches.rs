@@ -50,7 +50,11 @@ enum State {
 
 /// The registrations of one connection.
 #[derive(Debug)]
-pub(super) struct Watches([State; WATCHES.len()]);
+pub(super) struct Watches {
+    states: [State; WATCHES.len()],
+    /// Classes whose daemon came back and does not tell of everything any more.
+    deaf: Vec<Class>,
+}
 
 /// What becomes of a client's call that registers or deregisters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +79,10 @@ pub(super) enum Change {
 
 impl Default for Watches {
     fn default() -> Self {
-        Self([State::Nobody; WATCHES.len()])
+        Self {
+            states: [State::Nobody; WATCHES.len()],
+            deaf: Vec::new(),
+        }
     }
 }
 
@@ -170,11 +177,11 @@ pub(super) fn release() -> Procedure {
 impl Watches {
     fn state(&mut self, watch: Watch) -> Option<&mut State> {
         let place = WATCHES.iter().position(|known| *known == watch)?;
-        self.0.get_mut(place)
+        self.states.get_mut(place)
     }
 
     fn of(&self, class: Class) -> impl Iterator<Item = (Watch, State)> {
-        let all = WATCHES.into_iter().zip(self.0);
+        let all = WATCHES.into_iter().zip(self.states);
         all.filter(move |(watch, _)| watch.class == class)
     }
 
@@ -209,13 +216,6 @@ impl Watches {
         self.set(watch, State::Nobody);
     }
 
-    /// The daemon does not hold every registration of a class that it was to hold.
-    pub(super) fn refused(&mut self, class: Class) {
-        for watch in WATCHES.into_iter().filter(|watch| watch.class == class) {
-            self.set(watch, State::Refused);
-        }
-    }
-
     /// Every change of an object of the class will be heard of.
     pub(super) fn covers(&self, class: Class) -> bool {
         let mut states = self.of(class).map(|(_, state)| state);
@@ -224,7 +224,15 @@ impl Watches {
             any = true;
             matches!(state, State::Ours(_) | State::Shared(_) | State::Old)
         });
-        any && all
+        any && all && !self.deaf.contains(&class)
+    }
+
+    /// The daemon of the class was opened again, and took all registrations again or not.
+    pub(super) fn opened_again(&mut self, class: Class, all: bool) {
+        self.deaf.retain(|deaf| *deaf != class);
+        if !all {
+            self.deaf.push(class);
+        }
     }
 
     /// Events with this callback id are for the proxy alone.

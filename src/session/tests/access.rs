@@ -2,6 +2,7 @@
 
 mod attacks;
 mod references;
+mod restarts;
 
 use super::*;
 use crate::policy::{self, access::Table};
@@ -42,7 +43,11 @@ access:{rules}"
 
 /// An open connection of a client under these rules.
 pub(super) fn under(rules: &str) -> Rig {
-    let mut rig = Rig::start();
+    opened_under(rules, Options::default())
+}
+
+fn opened_under(rules: &str, options: Options) -> Rig {
+    let mut rig = options.start();
     rig.router.access = table(rules);
     rig.open();
     rig
@@ -122,6 +127,13 @@ impl Rig {
     /// The proxy knows the pair of `acme-1` and 1, and will be told of changes.
     fn knowing_acme() -> Self {
         let mut rig = under(ACME);
+        rig.learns_acme();
+        rig
+    }
+
+    #[track_caller]
+    fn learns_acme(&mut self) {
+        let rig = self;
         let first = on(remote::DOMAIN_SUSPEND, 1, domain("acme-1", 1));
         rig.client_sends(&first);
         rig.daemon_promises_events();
@@ -134,7 +146,6 @@ impl Rig {
         rig.daemon_tells(domain("acme-1", 1));
         assert_eq!(rig.daemon_gets(), second);
         rig.delivers(&second.reply(|_| ()));
-        rig
     }
 }
 

@@ -15,6 +15,7 @@
 mod access;
 mod audit;
 mod authenticating;
+mod callbacks;
 mod calls;
 mod descriptors;
 mod dialogue;
@@ -22,9 +23,11 @@ mod ending;
 mod host;
 mod keepalive;
 mod leases;
+mod links;
 mod loss;
 mod opening;
 mod quotas;
+mod reconnect;
 mod refusals;
 mod rig;
 mod streams;
@@ -39,8 +42,11 @@ use super::{
     Verdict,
 };
 use crate::policy::facts::{ClientFacts, SaslFacts, UnixFacts};
-use crate::policy::model::{Address, ForwardIdentity, Keepalive, Routed, Target, Upstream};
+use crate::policy::model::{
+    Address, DriverTarget, Drivers, ForwardIdentity, Keepalive, Routed, Target, Upstream,
+};
 use crate::protocol::args::{ConnectOpen, Feature};
+use crate::protocol::driver::Driver;
 use crate::protocol::fault::Fault;
 use crate::protocol::frame::{self, Frame, Next};
 use crate::protocol::header::{Header, MessageType, Procedure, Program, Serial, Status, VERSION};

@@ -26,9 +26,23 @@ pub(super) fn upstream(name: &str) -> Upstream {
 #[derive(Debug)]
 pub(super) struct Table {
     upstreams: Vec<Arc<Upstream>>,
+    pub(super) drivers: Option<Arc<Drivers>>,
     forwarder: bool,
     pub(super) generation: u64,
     pub(super) access: Option<Arc<crate::policy::access::Table>>,
+}
+
+impl Table {
+    /// Every daemon of a driver is opened under this URI.
+    pub(super) fn share(&mut self, uri: &str) {
+        let mut all = Drivers::default();
+        for (driver, target) in self.drivers.iter().flat_map(|drivers| drivers.iter()) {
+            let open_uri = Some(uri.to_owned());
+            let target = target.clone();
+            all.set(driver, DriverTarget { open_uri, ..target });
+        }
+        self.drivers = Some(Arc::new(all));
+    }
 }
 
 impl Router for Table {
@@ -37,7 +51,7 @@ impl Router for Table {
             upstream: Arc::clone(upstream),
             open_uri: format!("{}:///system", upstream.name),
             line: 1,
-            drivers: None,
+            drivers: self.drivers.clone(),
         };
         match uri {
             "good:///" => Routed::Try(self.upstreams.iter().take(1).map(target).collect()),
@@ -93,6 +107,8 @@ pub(super) struct Options {
     pub(super) keepalive: Keepalive,
     pub(super) descriptors: bool,
     pub(super) upstreams: Vec<Upstream>,
+    /// Drivers with daemons of their own; `true`: the primary takes their place.
+    pub(super) drivers: Vec<(Driver, Upstream, bool)>,
     pub(super) auth: Auth,
     pub(super) forwarder: bool,
 }
@@ -120,6 +136,7 @@ impl Default for Options {
             },
             descriptors: true,
             upstreams: vec![upstream("qemu")],
+            drivers: Vec::new(),
             auth: Auth::None,
             forwarder: false,
         }
@@ -130,6 +147,15 @@ impl Options {
     /// The client connects.
     pub(super) fn start(self) -> Rig {
         let now = Instant::now();
+        let mut drivers = Drivers::default();
+        for (driver, upstream, fallback) in self.drivers {
+            let target = DriverTarget {
+                upstream: Arc::new(upstream),
+                open_uri: None,
+                fallback,
+            };
+            drivers.set(driver, target);
+        }
         let setup = Setup {
             facts: Arc::new(self.facts),
             keepalive: self.keepalive,
@@ -143,6 +169,7 @@ impl Options {
             session: Session::new(setup, now),
             router: Table {
                 upstreams: self.upstreams.into_iter().map(Arc::new).collect(),
+                drivers: Some(Arc::new(drivers)),
                 forwarder: self.forwarder,
                 generation: 1,
                 access: None,
@@ -311,6 +338,22 @@ impl Rig {
         self.pump();
     }
 
+    /// The daemon of this name, at its last connection.
+    #[track_caller]
+    pub(super) fn at<'a>(&'a mut self, name: &str) -> At<'a> {
+        let mut dialled = self.dialled.iter().rev();
+        let found = dialled.find(|(_, dialled)| dialled.name == name);
+        let (id, _) = found.unwrap_or_else(|| panic!("{name} is not dialled"));
+        let id = UpstreamId(*id);
+        At { rig: self, id }
+    }
+
+    /// How often the daemon of this name was dialled.
+    pub(super) fn dials(&self, name: &str) -> usize {
+        let mut all = self.dialled.values();
+        all.by_ref().filter(|dialled| dialled.name == name).count()
+    }
+
     #[track_caller]
     pub(super) fn daemon_gets(&mut self) -> Msg {
         self.dialled()
@@ -442,5 +485,127 @@ impl Rig {
         self.relays(&open);
         self.delivers(&open.reply(|_| ()));
         open
+    }
+}
+
+/// One of several daemons.
+pub(super) struct At<'a> {
+    rig: &'a mut Rig,
+    id: UpstreamId,
+}
+
+impl At<'_> {
+    fn dialled(&mut self) -> &mut Dialled {
+        let UpstreamId(id) = self.id;
+        self.rig.dialled.get_mut(&id).unwrap()
+    }
+
+    pub(super) fn is_open(&mut self) -> bool {
+        self.dialled().open
+    }
+
+    pub(super) fn is_readonly(&mut self) -> bool {
+        self.dialled().readonly
+    }
+
+    #[track_caller]
+    pub(super) fn gets(&mut self) -> Msg {
+        let next = self.dialled().inbox.pop_front();
+        next.expect("nothing for the daemon")
+    }
+
+    #[track_caller]
+    pub(super) fn gets_nothing(&mut self) {
+        assert_eq!(self.dialled().inbox, []);
+    }
+
+    pub(super) fn accepts(&mut self, descriptors: bool) {
+        self.rig.session.handle_connected(self.id, descriptors);
+        self.rig.pump();
+    }
+
+    pub(super) fn says(&mut self, msg: &Msg) {
+        self.rig.upstream_sends(self.id, msg);
+    }
+
+    /// Takes a call of this procedure and answers it well.
+    #[track_caller]
+    pub(super) fn says_yes(
+        &mut self,
+        procedure: Procedure,
+        payload: impl FnOnce(&mut Writer<'_>),
+    ) -> Msg {
+        let call = self.gets();
+        assert_eq!(call.header.procedure, procedure);
+        self.says(&call.reply(payload));
+        call
+    }
+
+    #[track_caller]
+    pub(super) fn says_no(&mut self, procedure: Procedure, text: &str) -> Msg {
+        let call = self.gets();
+        assert_eq!(call.header.procedure, procedure);
+        let error = call.error(text);
+        self.says(&error);
+        error
+    }
+
+    pub(super) fn id(&self) -> UpstreamId {
+        self.id
+    }
+
+    /// The whole dialogue, up to what was registered before. Returns the URI that it was to open.
+    #[track_caller]
+    pub(super) fn opens(&mut self) -> String {
+        self.opens_carrying(true)
+    }
+
+    /// The same, on a connection that carries descriptors or not.
+    #[track_caller]
+    pub(super) fn opens_carrying(&mut self, descriptors: bool) -> String {
+        self.accepts(descriptors);
+        self.says_yes(remote::AUTH_LIST, |writer| _ = writer.u32(1).i32(0));
+        self.says_yes(remote::CONNECT_SUPPORTS_FEATURE, |writer| {
+            _ = writer.i32(1);
+        });
+        let open = self.says_yes(remote::CONNECT_OPEN, |_| ());
+        self.says_yes(remote::CONNECT_SET_IDENTITY, |_| ());
+        let open = ConnectOpen::decode(&open.payload).unwrap();
+        open.name.unwrap_or_default().to_owned()
+    }
+
+    pub(super) fn dies(&mut self) {
+        let lost = Lost::Closed;
+        let (session, now) = (&mut self.rig.session, self.rig.now);
+        session.handle_upstream_lost(self.id, &lost, now);
+        self.rig.pump();
+    }
+
+    pub(super) fn is_missing(&mut self) {
+        let lost = Lost::Unreachable("no such file".into());
+        let (session, now) = (&mut self.rig.session, self.rig.now);
+        session.handle_upstream_lost(self.id, &lost, now);
+        self.rig.pump();
+    }
+
+    /// A call of the client's reaches it untouched.
+    #[track_caller]
+    pub(super) fn relays(&mut self, call: &Msg) {
+        self.rig.client_sends(call);
+        assert_eq!(self.gets(), *call);
+    }
+
+    /// A frame of its reaches the client untouched.
+    #[track_caller]
+    pub(super) fn delivers(&mut self, msg: &Msg) {
+        self.says(msg);
+        assert_eq!(self.rig.client_gets(), *msg);
+    }
+
+    /// A call of the client's is answered by it.
+    #[track_caller]
+    pub(super) fn serves(&mut self, call: &Msg) {
+        self.relays(call);
+        self.delivers(&call.reply(|writer| _ = writer.u32(call.header.serial.0)));
     }
 }
