@@ -30,6 +30,10 @@ pub const SASL_MECHANISM: usize = 64;
 /// Descriptors in one frame (`VIR_NET_MESSAGE_NUM_FDS_MAX`).
 pub const FRAME_DESCRIPTORS: usize = 32;
 
+/// Bytes of the arguments of `CONNECT_SET_IDENTITY` that are kept of a client that says for whom it
+/// calls. libvirt's have some hundred.
+pub const IDENTITY: usize = 65_536;
+
 /// The longest XDR string (`REMOTE_STRING_MAX`, `VIR_NET_MESSAGE_STRING_MAX`).
 pub const STRING: usize = 4_194_304;
 

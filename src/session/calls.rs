@@ -32,6 +32,8 @@ pub(super) enum Effect {
     Register,
     /// It no longer does.
     Deregister,
+    /// The client has said for whom it calls.
+    Identity,
 }
 
 impl Call {

@@ -34,6 +34,11 @@ pub(super) struct Dialogue {
     connected: Option<bool>,
     waiting: Vec<Own>,
     answers_pings: bool,
+    /// Arguments of `CONNECT_SET_IDENTITY` as the client has sent them, which is trusted to say for
+    /// whom it calls.
+    forwarded: Option<Arc<[u8]>>,
+    /// They are said.
+    is_forwarded: bool,
     is_open: bool,
     next_serial: u32,
 }
@@ -75,6 +80,7 @@ impl Dialogue {
         upstream: &Arc<Upstream>,
         open_uri: &str,
         flags: u32,
+        forwarded: Option<Arc<[u8]>>,
         actions: &mut VecDeque<Action>,
         now: Instant,
     ) -> Self {
@@ -92,6 +98,8 @@ impl Dialogue {
             connected: None,
             waiting: Vec::new(),
             answers_pings: false,
+            forwarded,
+            is_forwarded: false,
             is_open: false,
             next_serial: u32::MAX,
         }
@@ -213,7 +221,7 @@ impl Dialogue {
                 tracing::warn!(upstream, error, "a registration for events is lost");
                 Ok(())
             }
-            (Status::ERROR, None) => self.fail_step(own.header.procedure, frame.payload),
+            (Status::ERROR, None) => self.fail_step(own.header.procedure, frame.payload, &mut out),
             _ => Err(Progress::Lost(UNREADABLE)),
         };
         if let Err(end) = step {
@@ -298,10 +306,23 @@ impl Dialogue {
                     args::encode_identity(&params, writer);
                 });
             }
-            remote::CONNECT_OPEN | remote::CONNECT_SET_IDENTITY => self.is_open = true,
+            remote::CONNECT_OPEN | remote::CONNECT_SET_IDENTITY => self.forward(out),
             _ => {}
         }
         Ok(())
+    }
+
+    /// Says for whom the client calls, after who it is itself.
+    fn forward(&mut self, out: &mut Vec<u8>) {
+        match self.forwarded.take() {
+            Some(arguments) => {
+                self.is_forwarded = true;
+                self.call(out, remote::CONNECT_SET_IDENTITY, |writer| {
+                    writer.raw(&arguments);
+                });
+            }
+            None => self.is_open = true,
+        }
     }
 
     fn prove(&self, input: ClientSaslInput, actions: &mut VecDeque<Action>) {
@@ -343,14 +364,21 @@ impl Dialogue {
     }
 
     /// One of the proxy's calls was answered by an error: goes on without, or ends.
-    fn fail_step(&mut self, procedure: Procedure, payload: &[u8]) -> Result<(), Progress> {
+    fn fail_step(
+        &mut self,
+        procedure: Procedure,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Progress> {
         let text = fault::message(payload).map_err(|_| Progress::Lost(UNREADABLE))?;
         let upstream = &*self.upstream.name;
         match procedure {
             remote::CONNECT_SUPPORTS_FEATURE => Ok(()),
-            remote::CONNECT_SET_IDENTITY if self.upstream.identity == ForwardIdentity::Try => {
+            remote::CONNECT_SET_IDENTITY
+                if self.upstream.identity == ForwardIdentity::Try && !self.is_forwarded =>
+            {
                 tracing::info!(upstream, error = text, "identity refused");
-                self.is_open = true;
+                self.forward(out);
                 Ok(())
             }
             remote::CONNECT_OPEN => {

@@ -43,6 +43,11 @@ pub(super) struct Links {
     /// Which of them serves each driver.
     places: [Place; Driver::ALL.len()],
     flags: u32,
+    /// For whom the client calls, where it is trusted to say that: arguments of
+    /// `CONNECT_SET_IDENTITY`. Each daemon is told.
+    forwarded: Option<Arc<[u8]>>,
+    /// The same, on its way to the primary.
+    forwarding: Option<Arc<[u8]>>,
     next_id: u32,
     /// Calls wait for a daemon that is not to be had.
     has_hopeless: bool,
@@ -147,6 +152,8 @@ impl Links {
             others: Vec::new(),
             places: [PRIMARY; Driver::ALL.len()],
             flags,
+            forwarded: None,
+            forwarding: None,
             next_id,
             has_hopeless: false,
         };
@@ -243,6 +250,30 @@ impl Links {
         self.iter().filter_map(|(_, link)| link.deadline()).min()
     }
 
+    /// The client is saying for whom it calls: no call may be made before that is known.
+    pub(super) fn is_forwarding(&self) -> bool {
+        self.forwarding.is_some()
+    }
+
+    /// Only the primary has been asked for anything.
+    pub(super) fn has_only_primary(&self) -> bool {
+        let mut others = self.others.iter();
+        others.all(|link| matches!(link.state, State::Idle) && !link.has_served)
+    }
+
+    /// The client says for whom it calls.
+    pub(super) fn forward(&mut self, arguments: &[u8]) {
+        self.forwarding = Some(arguments.into());
+    }
+
+    /// The primary has taken that, or not.
+    pub(super) fn forwarded(&mut self, good: bool) {
+        let forwarding = self.forwarding.take();
+        if good {
+            self.forwarded = forwarding;
+        }
+    }
+
     /// Whether a call of so many bytes must wait in the client's socket.
     pub(super) fn is_full(&self, place: Place, bytes: usize) -> bool {
         let waiting = self.get(place).backlog.len();
@@ -259,11 +290,12 @@ impl Links {
     ) {
         let id = UpstreamId(self.next_id);
         self.next_id = self.next_id.wrapping_add(1);
-        let flags = self.flags;
+        let (flags, forwarded) = (self.flags, self.forwarded.clone());
         let link = self.get_mut(place);
         calls.rename(link.id, id);
         link.id = id;
-        let dialogue = Dialogue::dial(id, &link.upstream, &link.open_uri, flags, actions, now);
+        let (upstream, uri) = (&link.upstream, &link.open_uri);
+        let dialogue = Dialogue::dial(id, upstream, uri, flags, forwarded, actions, now);
         link.state = State::Opening(Box::new(dialogue));
     }
 
@@ -338,7 +370,7 @@ impl Links {
         }
         let translated = match effect {
             Effect::Register | Effect::Deregister => link.callbacks.call(&header, arguments),
-            Effect::None | Effect::OpenStream => None,
+            Effect::None | Effect::OpenStream | Effect::Identity => None,
         };
         let bytes = callbacks::write(header, translated.as_deref().unwrap_or(arguments));
         if is_open {

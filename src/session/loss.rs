@@ -141,6 +141,9 @@ impl Session {
             return;
         };
         serving.links.clear_backlog(place);
+        if place == PRIMARY {
+            serving.links.forwarded(false);
+        }
         let id = serving.links.get(place).id();
         let drivers: Vec<_> = serving.links.drivers_of(place).collect();
         let (calls, streams) = (serving.calls.fail(id), serving.streams.fail(id));

@@ -15,6 +15,7 @@ use super::{Action, Lost, Peer, Phase, Router, Session, Setup, UpstreamId, Verdi
 use crate::protocol::fault::Fault;
 use crate::protocol::frame::Frame;
 use crate::protocol::header::{Header, MessageType, Procedure, Program, Serial, Status};
+use crate::protocol::limits;
 use crate::protocol::table::{self, remote};
 use crate::protocol::xdr::Writer;
 
@@ -143,6 +144,9 @@ impl Serving {
 
 /// What a good reply to a call of this procedure changes.
 fn effect(program: Program, procedure: Procedure) -> Effect {
+    if is_forwarded_identity(program, procedure) {
+        return Effect::Identity;
+    }
     match table::lookup(program, procedure).and_then(|row| row.stream) {
         Some(_) => Effect::OpenStream,
         None => callbacks::effect(program, procedure),
@@ -195,6 +199,12 @@ impl Session {
         } else if header.kind == MessageType::CALL_WITH_FDS && !serving.passes_to(link) {
             // Where they could pass later, the frame cannot wait: it is its socket's.
             Some(Fault::no_descriptors())
+        } else if effect == Effect::Identity && !serving.links.has_only_primary() {
+            Some(Fault::access_denied(
+                "for whom a client calls is said before its first call",
+            ))
+        } else if effect == Effect::Identity && frame.payload.len() > limits::IDENTITY {
+            Some(Fault::undecodable())
         } else if deadly::is_deadly(frame) {
             tracing::warn!(?procedure, "a call that would kill the daemon is refused");
             Some(Fault::deadly())
@@ -209,10 +219,16 @@ impl Session {
             self.refuse(header, &fault);
             return Verdict::Consumed;
         }
-        if serving.calls.len() >= CALLS || serving.links.is_full(place, frame.len()) {
+        if serving.calls.len() >= CALLS
+            || serving.links.is_full(place, frame.len())
+            || serving.links.is_forwarding()
+        {
             return Verdict::Hold;
         }
-        let verdict = if !is_forwarded_identity(program, procedure)
+        if effect == Effect::Identity {
+            serving.links.forward(frame.arguments());
+        }
+        let verdict = if effect != Effect::Identity
             && let Some((access, mut line)) = serving.rules(&mut self.actions, now)
         {
             access.call(frame, effect, &mut line)
@@ -368,6 +384,7 @@ impl Session {
             Effect::Register | Effect::Deregister => {
                 return Some(self.serve_registration(&call, place, frame, now));
             }
+            Effect::Identity => serving.links.forwarded(good),
             Effect::OpenStream | Effect::None => {}
         }
         Some(self.pass_reply(&call, frame, now))
