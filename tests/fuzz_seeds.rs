@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 
 use proptest::collection::vec;
-use proptest::prelude::{ProptestConfig, any, proptest};
+use proptest::prelude::{ProptestConfig, any, prop_oneof, proptest};
 
 #[path = "fuzz_seeds/bodies.rs"]
 mod bodies;
@@ -75,6 +75,9 @@ const OPENED: [u8; 31] = [
     5, 1, 0, 0, // CONNECT_SET_IDENTITY: good
 ];
 
+/// The same with daemons for networks and storage; all are dialled again.
+const SEVERAL: u8 = 1 + 32 + 64;
+
 /// What documents are made of at random.
 const PIECES: [&str; 40] = [
     "<name>",
@@ -130,6 +133,16 @@ proptest! {
     #[test]
     fn an_open_session_keeps_its_promises_whatever_happens(bytes in vec(any::<u8>(), 0..400)) {
         bodies::session(&[&OPENED[..], &bytes].concat());
+    }
+
+    #[test]
+    fn several_daemons_keep_their_promises_whatever_happens(
+        // Small numbers name all that can be done.
+        bytes in vec(prop_oneof![6 => 0..21_u8, 1 => any::<u8>()], 0..600),
+    ) {
+        let mut opened = OPENED;
+        opened[7] = SEVERAL;
+        bodies::session(&[&opened[..], &bytes].concat());
     }
 
     #[test]

@@ -308,7 +308,7 @@ impl Callbacks {
 
     /// Decides on an event of the daemon's.
     pub(super) fn event(&mut self, frame: &Frame<'_>) -> Fate {
-        if !self.translates {
+        if !self.translates && self.asked.is_empty() {
             return Fate::Same;
         }
         let Some(form) = form_of_event(&frame.header) else {
@@ -320,8 +320,12 @@ impl Callbacks {
                 let mut asked = self.asked.iter();
                 if asked.any(|asked| asked.form == form && !asked.is_end) {
                     self.keep(frame);
+                    return Fate::Kept;
                 }
-                Fate::Kept
+                match self.translates {
+                    true => Fate::Kept,
+                    false => Fate::Same,
+                }
             }
         }
     }

@@ -1,16 +1,20 @@
 //! Bytes as a sequence of operations on a session, with a model beside it that knows what the
 //! client asked for and what it got.
 //!
-//! Whatever the order of frames, losses and timeouts:
-//! - each call of the client's gets at most one answer, and exactly one once its upstream is lost;
-//! - each stream that was open when its upstream was lost is aborted;
+//! The session may have daemons for single drivers beside the primary, and some that are dialled
+//! again. Whatever the order of frames, losses and timeouts:
+//! - each call of the client's gets at most one answer, from the daemon that got it, and exactly one
+//!   once that is lost; none waits for a daemon for ever;
+//! - each stream that was open when its upstream was lost is aborted, and none carries frames of
+//!   another daemon;
 //! - nothing is dialled for a client that has to prove who it is and has not;
 //! - nothing of a daemon's reaches the client but answers to its calls, frames of its streams and
 //!   events; nothing of the client's reaches a daemon but calls that are its to make, and frames of
 //!   streams that are open;
 //! - a serial never waits for an answer twice on one upstream, the proxy's own calls included;
 //! - after the end nothing moves;
-//! - every connection that was dialled is given up exactly once, and there is never a second;
+//! - every connection that was dialled is given up exactly once, there is never a second to one
+//!   daemon, and none gets a frame of the client's before it is open;
 //! - the session never asks to be woken at a time that has passed.
 
 use std::collections::HashMap;
@@ -20,8 +24,11 @@ use std::time::{Duration, Instant};
 
 use virtproxyd::policy::access::Table as Access;
 use virtproxyd::policy::facts::{ClientFacts, SaslFacts};
-use virtproxyd::policy::model::{Address, ForwardIdentity, Keepalive, Routed, Target, Upstream};
+use virtproxyd::policy::model::{
+    Address, DriverTarget, Drivers, ForwardIdentity, Keepalive, Routed, Target, Upstream,
+};
 use virtproxyd::protocol::args::{AuthType, ConnectOpen};
+use virtproxyd::protocol::driver::Driver;
 use virtproxyd::protocol::fault::Fault;
 use virtproxyd::protocol::frame::{self, Frame, Next};
 use virtproxyd::protocol::header::{
@@ -146,6 +153,8 @@ struct Daemon {
     id: UpstreamId,
     upstream: Arc<Upstream>,
     connected: bool,
+    /// The dialogue is over.
+    open: bool,
     /// Calls of the proxy's own, unanswered.
     own: Vec<Header>,
     /// Calls of the client's, unanswered.
@@ -159,6 +168,12 @@ enum StreamState {
     Open,
     /// Ended by the daemon before the reply.
     Stillborn,
+}
+
+/// A stream of the client's.
+struct Stream {
+    state: StreamState,
+    daemon: UpstreamId,
 }
 
 /// A question to the outside world.
@@ -179,6 +194,7 @@ enum Granted {
 
 struct Table {
     upstreams: Vec<Arc<Upstream>>,
+    drivers: Option<Arc<Drivers>>,
 }
 
 impl Router for Table {
@@ -187,7 +203,7 @@ impl Router for Table {
             upstream: Arc::clone(upstream),
             open_uri: "test:///default".into(),
             line: 1,
-            drivers: None,
+            drivers: self.drivers.clone(),
         };
         match uri {
             "one" => Routed::Try(self.upstreams.iter().take(1).map(target).collect()),
@@ -224,12 +240,12 @@ struct World {
     held: Vec<Msg>,
     /// Calls of the client's without an answer.
     unanswered: Vec<Key>,
-    streams: HashMap<Key, StreamState>,
-    daemon: Option<Daemon>,
+    streams: HashMap<Key, Stream>,
+    daemons: Vec<Daemon>,
     /// Calls that were answered, to be answered again by a daemon that lies.
     answered: Vec<Header>,
-    /// What the daemon owed when it was given up.
-    owed: Vec<Key>,
+    /// What daemons owed when they were given up: calls, and streams.
+    owed: (Vec<Key>, Vec<Key>),
     closed: bool,
     aborted: bool,
     /// The client has closed, by a call or by the end of its bytes.
@@ -253,7 +269,10 @@ impl World {
             count: input.pick(&[2, 0, 5]),
         };
         let (of_client, of_daemon) = (keepalive(), keepalive());
-        let upstreams = ["first", "second"].map(|name| {
+        let identities = ["first", "second"].map(|name| (name, input.pick(&identities)));
+        let choice = input.byte();
+        let [reconnect, has_drivers, fallback] = [32, 64, 128].map(|bit| choice & bit != 0);
+        let upstream = |(name, identity): (&str, ForwardIdentity)| {
             Arc::new(Upstream {
                 name: name.into(),
                 addresses: vec![Address::Unix {
@@ -262,18 +281,26 @@ impl World {
                 }],
                 connect_timeout: 10 * SECOND,
                 keepalive: of_daemon,
-                identity: input.pick(&identities),
-                reconnect: false,
+                identity,
+                reconnect,
                 sasl: None,
                 start: None,
             })
-        });
+        };
+        let mut drivers = Drivers::default();
+        for driver in [Driver::Network, Driver::Storage] {
+            let target = DriverTarget {
+                upstream: upstream((driver.scheme(), ForwardIdentity::Never)),
+                open_uri: None,
+                fallback,
+            };
+            drivers.set(driver, target);
+        }
         let facts = ClientFacts {
             listener: "main".into(),
             readonly,
             ..ClientFacts::default()
         };
-        let choice = input.byte();
         let auth = match choice / 4 % 8 {
             0..=5 => Auth::None,
             6 => Auth::Polkit,
@@ -293,7 +320,8 @@ impl World {
         Self {
             session: Session::new(setup, now),
             table: Table {
-                upstreams: upstreams.into(),
+                upstreams: identities.map(upstream).into(),
+                drivers: has_drivers.then(|| Arc::new(drivers)),
             },
             now,
             readonly,
@@ -303,9 +331,9 @@ impl World {
             held: Vec::new(),
             unanswered: Vec::new(),
             streams: HashMap::new(),
-            daemon: None,
+            daemons: Vec::new(),
             answered: Vec::new(),
-            owed: Vec::new(),
+            owed: (Vec::new(), Vec::new()),
             closed: false,
             aborted: false,
             left: false,
@@ -339,22 +367,22 @@ impl World {
             9 => self.daemon_lies(input),
             10 => {
                 let message = self.stream_frame(input);
-                self.daemon_sends(&message);
+                self.daemon_sends(self.some_daemon(input), &message);
             }
             11 => {
                 let program = input.pick(&[Program::REMOTE, Program::QEMU, Program::KEEPALIVE]);
-                let procedure = Procedure(input.pick(&[1, 2, 318, 454]));
-                let message = event(program, procedure);
+                let procedure = Procedure(input.pick(&[1, 2, 318, 454, 107, 315]));
+                let message = event(program, procedure, op / 16 % 3);
                 if input.byte().is_multiple_of(2) {
-                    self.daemon_sends(&message);
+                    self.daemon_sends(self.some_daemon(input), &message);
                 } else {
                     self.client(message);
                 }
             }
             12 => self.time_passes(input),
-            13 => self.lose_daemon(),
+            13 => self.lose_daemon(input),
             14 => {
-                let peer = match &self.daemon {
+                let peer = match self.daemons.get(self.some_daemon(input)) {
                     Some(daemon) if input.byte().is_multiple_of(2) => Peer::Upstream(daemon.id),
                     _ => Peer::Client,
                 };
@@ -363,6 +391,14 @@ impl World {
             _ => self.ending(input),
         }
         self.pump();
+    }
+
+    /// The place of one of the daemons; of the only one, without a look at the input.
+    fn some_daemon(&self, input: &mut Input<'_>) -> usize {
+        match self.daemons.len() {
+            0 | 1 => 0,
+            count => usize::from(input.byte()) % count,
+        }
     }
 
     fn client_call(&self, input: &mut Input<'_>) -> Msg {
@@ -381,6 +417,13 @@ impl World {
             remote::AUTH_SASL_INIT,
             remote::AUTH_SASL_START,
             remote::AUTH_SASL_STEP,
+            remote::CONNECT_NUM_OF_NETWORKS,
+            remote::CONNECT_NUM_OF_STORAGE_POOLS,
+            remote::CONNECT_DOMAIN_EVENT_REGISTER_ANY,
+            remote::CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY,
+            remote::CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY,
+            remote::CONNECT_NETWORK_EVENT_REGISTER_ANY,
+            remote::CONNECT_NETWORK_EVENT_DEREGISTER_ANY,
         ]);
         let header = Header {
             kind: input.pick(&[
@@ -393,7 +436,7 @@ impl World {
         let message = Msg::new(header, |writer| match procedure {
             remote::AUTH_SASL_START => _ = writer.string("PLAIN").u32(1).u32(0),
             remote::AUTH_SASL_STEP => _ = writer.u32(1).u32(0),
-            _ => _ = writer.i32(input.pick(&[10, 8, 14])),
+            _ => _ = writer.i32(input.pick(&[10, 8, 14, 0, 1])),
         });
         message.settle_descriptors()
     }
@@ -441,7 +484,8 @@ impl World {
             self.answer_proof(asked, good, input);
             return;
         }
-        let Some(daemon) = &mut self.daemon else {
+        let place = self.some_daemon(input);
+        let Some(daemon) = self.daemons.get_mut(place) else {
             return;
         };
         if !daemon.connected {
@@ -475,7 +519,7 @@ impl World {
                 writer.i32(1).i32(7).optional_string(Some("no"));
             })
         };
-        self.daemon_sends(&answer);
+        self.daemon_sends(place, &answer);
     }
 
     /// polkit or the SASL mechanism has an answer.
@@ -516,7 +560,10 @@ impl World {
     }
 
     fn daemon_lies(&mut self, input: &mut Input<'_>) {
-        let Some(daemon) = &self.daemon else { return };
+        let place = self.some_daemon(input);
+        let Some(daemon) = self.daemons.get(place) else {
+            return;
+        };
         let known: Vec<Header> = daemon
             .own
             .iter()
@@ -537,7 +584,7 @@ impl World {
             _ => header.program = Program(input.byte().into()),
         }
         let message = Msg::new(header, |_| ()).settle_descriptors();
-        self.daemon_sends(&message);
+        self.daemon_sends(place, &message);
     }
 
     fn time_passes(&mut self, input: &mut Input<'_>) {
@@ -553,8 +600,10 @@ impl World {
         }
     }
 
-    fn lose_daemon(&mut self) {
-        let Some(daemon) = &self.daemon else { return };
+    fn lose_daemon(&mut self, input: &mut Input<'_>) {
+        let Some(daemon) = self.daemons.get(self.some_daemon(input)) else {
+            return;
+        };
         let why = if daemon.connected {
             Lost::Closed
         } else {
@@ -586,13 +635,17 @@ impl World {
         }
     }
 
-    fn daemon_sends(&mut self, message: &Msg) {
-        let Some(daemon) = &mut self.daemon else {
+    fn daemon_sends(&mut self, place: usize, message: &Msg) {
+        let Some(daemon) = self.daemons.get_mut(place) else {
             return;
         };
         if !daemon.connected {
             return;
         }
+        let id = daemon.id;
+        let mut is_its = self.streams.get(&key(&message.header));
+        let owns_stream = is_its.take_if(|stream| stream.daemon == id).is_some();
+        let mut is_answer = false;
         // Taken for answered before the session decides, for it may act on the loss at once.
         if message.header.kind.is_reply() {
             let is_it = |call: &Header| {
@@ -605,9 +658,9 @@ impl World {
             daemon.own.retain(|call| !is_it(call));
             if let Some(place) = daemon.relayed.iter().position(is_it) {
                 self.answered.push(daemon.relayed.remove(place));
+                is_answer = true;
             }
         }
-        let id = daemon.id;
         match self
             .session
             .handle_upstream(id, &message.frame(), &self.table, self.now)
@@ -615,6 +668,8 @@ impl World {
             Verdict::Relay(Peer::Client) => {
                 let header = &message.header;
                 assert!(!is_keepalive(header), "keepalive travelled through");
+                let is_its = is_answer || owns_stream || header.kind == MessageType::MESSAGE;
+                assert!(is_its, "{header:?} is another daemon's to send");
                 self.client_gets(message);
             }
             Verdict::Consumed => {}
@@ -648,36 +703,47 @@ impl World {
 
     fn client_relays(&mut self, id: UpstreamId, header: Header) {
         assert!(!self.closed, "{header:?} relayed after the end");
-        let daemon = self.daemon.as_mut().expect("relayed to nobody");
-        assert_eq!(daemon.id, id);
-        assert!(
-            daemon.connected && daemon.own.is_empty(),
-            "relayed before the open was done"
-        );
         if header.kind.is_call() {
-            assert!(!is_own(&header), "{header:?} is the proxy's to make");
-            assert_eq!(header.status, Status::OK);
-            assert!(
-                daemon
-                    .relayed
-                    .iter()
-                    .all(|call| call.serial != header.serial)
-            );
-            daemon.relayed.push(header);
             self.unanswered.push(key(&header));
-            if opens_stream(&header) && header.version == VERSION {
-                let earlier = self.streams.insert(key(&header), StreamState::Pending);
-                assert!(
-                    earlier.is_none(),
-                    "{header:?} takes the serial of an open stream"
-                );
-            }
+            self.client_calls(id, header);
         } else {
             assert!(
                 header.kind.is_stream(),
                 "{header:?} is no frame for a daemon"
             );
-            assert!(self.streams.get(&key(&header)) == Some(&StreamState::Open));
+            let stream = self.streams.get(&key(&header)).expect("an open stream");
+            assert!(stream.state == StreamState::Open && stream.daemon == id);
+        }
+    }
+
+    fn daemon(&mut self, id: UpstreamId) -> &mut Daemon {
+        let mut all = self.daemons.iter_mut();
+        let found = all.find(|daemon| daemon.id == id);
+        found.expect("sent to nobody")
+    }
+
+    /// A call of the client's reaches a daemon.
+    fn client_calls(&mut self, id: UpstreamId, header: Header) {
+        let daemon = self.daemon(id);
+        assert!(
+            daemon.open && daemon.own.is_empty(),
+            "sent before the open was done"
+        );
+        assert!(!is_own(&header), "{header:?} is the proxy's to make");
+        assert_eq!(header.status, Status::OK);
+        let mut waiting = daemon.relayed.iter();
+        assert!(waiting.all(|call| call.serial != header.serial));
+        daemon.relayed.push(header);
+        if opens_stream(&header) && header.version == VERSION {
+            let stream = Stream {
+                state: StreamState::Pending,
+                daemon: id,
+            };
+            let earlier = self.streams.insert(key(&header), stream);
+            assert!(
+                earlier.is_none(),
+                "{header:?} takes the serial of an open stream"
+            );
         }
     }
 
@@ -699,23 +765,34 @@ impl World {
                     upstream,
                     readonly,
                 } => {
-                    assert!(!self.closed && self.daemon.is_none(), "a second connection");
+                    let mut others = self.daemons.iter();
+                    assert!(
+                        !self.closed && others.all(|daemon| daemon.upstream != upstream),
+                        "a second connection"
+                    );
                     assert!(self.proven, "dialled for somebody unknown");
                     assert!(readonly || !self.readonly);
-                    self.daemon = Some(Daemon {
+                    self.daemons.push(Daemon {
                         id,
                         upstream,
                         connected: false,
+                        open: false,
                         own: Vec::new(),
                         relayed: Vec::new(),
                     });
                 }
                 Action::Disconnect(id) => {
-                    let daemon = self.daemon.take().expect("disconnected twice");
-                    assert_eq!(daemon.id, id);
-                    self.owed = daemon.relayed.iter().map(key).collect();
+                    let mut all = self.daemons.iter();
+                    let place = all.position(|daemon| daemon.id == id);
+                    let daemon = self.daemons.remove(place.expect("disconnected twice"));
+                    let (calls, streams) = &mut self.owed;
+                    calls.extend(daemon.relayed.iter().map(key));
+                    let all = self.streams.iter();
+                    let its = all.filter(|(_, stream)| stream.daemon == id);
+                    streams.extend(its.map(|(key, _)| *key));
                 }
-                Action::Audit(_) | Action::Opened(_) | Action::Unwell { .. } => {}
+                Action::Opened(id) => self.daemon(id).open = true,
+                Action::Audit(_) | Action::Unwell { .. } => {}
                 Action::ProveTo { .. } | Action::SecureUpstream(_) => {
                     panic!("no daemon asks for it")
                 }
@@ -723,14 +800,12 @@ impl World {
                     panic!("counted without a quota");
                 }
                 Action::Close => {
-                    assert!(!self.closed && self.daemon.is_none());
+                    assert!(!self.closed && self.daemons.is_empty());
                     self.closed = true;
-                    // A client that left is not owed everything; one whose daemon was lost is.
-                    if !self.left {
-                        let answered = |call: &Key| !self.unanswered.contains(call);
-                        assert!(self.owed.iter().all(answered), "a call got no answer");
-                        assert!(self.streams.is_empty(), "a stream was not aborted");
-                    }
+                    assert!(
+                        self.left || self.streams.is_empty(),
+                        "a stream was not aborted"
+                    );
                 }
                 Action::Polkit => self.ask(Asked::Polkit),
                 Action::Sasl(_) => self.ask(Asked::Sasl),
@@ -741,10 +816,18 @@ impl World {
                 }
                 Action::AuthenticationFailed(_) => assert!(!self.proven),
                 Action::Abort => {
-                    assert!(self.daemon.is_none());
+                    assert!(self.daemons.is_empty());
                     (self.closed, self.aborted) = (true, true);
                 }
             }
+        }
+        // A client that left is not owed everything; one whose daemon was lost is.
+        let (calls, streams) = std::mem::take(&mut self.owed);
+        if !self.left && !self.aborted {
+            let is_answered = |call: &Key| !self.unanswered.contains(call);
+            assert!(calls.iter().all(is_answered), "a call got no answer");
+            let is_aborted = |stream: &Key| !self.streams.contains_key(stream);
+            assert!(streams.iter().all(is_aborted), "a stream was not aborted");
         }
     }
 
@@ -754,14 +837,19 @@ impl World {
     }
 
     fn daemon_gets(&mut self, id: UpstreamId, message: &Msg) {
-        let daemon = self.daemon.as_mut().expect("sent to nobody");
-        assert_eq!(daemon.id, id);
+        let readonly = self.readonly;
+        let daemon = self.daemon(id);
         assert!(daemon.connected, "sent before it was connected");
         let header = message.header;
         if is_keepalive(&header) {
             return;
         }
         assert_eq!(header.kind, MessageType::CALL);
+        if daemon.open {
+            assert!(self.unanswered.contains(&key(&header)), "{header:?}");
+            self.client_calls(id, header);
+            return;
+        }
         let mut waiting = daemon.own.iter().chain(&daemon.relayed);
         assert!(
             waiting.all(|call| call.serial != header.serial),
@@ -770,10 +858,7 @@ impl World {
         match header.procedure {
             remote::CONNECT_OPEN => {
                 let open = ConnectOpen::decode(&message.payload).expect("our own call");
-                assert!(
-                    open.flags & 1 == 1 || !self.readonly,
-                    "read-only was not forced"
-                );
+                assert!(open.flags & 1 == 1 || !readonly, "read-only was not forced");
             }
             remote::CONNECT_SET_IDENTITY => {
                 assert_ne!(daemon.upstream.identity, ForwardIdentity::Never);
@@ -794,8 +879,10 @@ impl World {
                     && header.procedure == remote::CONNECT_CLOSE
                     && header.status == Status::OK;
                 match self.streams.get_mut(&key) {
-                    Some(state @ StreamState::Pending) if header.status == Status::OK => {
-                        *state = StreamState::Open;
+                    Some(stream)
+                        if stream.state == StreamState::Pending && header.status == Status::OK =>
+                    {
+                        stream.state = StreamState::Open;
                     }
                     Some(_) => _ = self.streams.remove(&key),
                     None => {}
@@ -804,15 +891,14 @@ impl World {
             }
             // The one reply that answers no call: a stream's end in the place of a hole.
             assert_eq!(header.status, Status::ERROR, "{message:?} answers nothing");
+            let ended = self.streams.remove(&key);
             assert!(
-                self.streams.remove(&key) == Some(StreamState::Open),
+                ended.is_some_and(|stream| stream.state == StreamState::Open),
                 "{message:?}"
             );
         } else if header.kind.is_stream() {
-            let state = self
-                .streams
-                .get_mut(&key)
-                .expect("a stream that the client opened");
+            let stream = self.streams.get_mut(&key);
+            let state = &mut stream.expect("a stream that the client opened").state;
             assert!(
                 *state != StreamState::Stillborn,
                 "{message:?} after the stream's end"
@@ -848,20 +934,30 @@ impl World {
             self.closed || !self.left,
             "a client that left is kept for ever"
         );
+        if !self.closed {
+            let is_somewhere = |call: &Key| {
+                let mut all = self.daemons.iter().flat_map(|daemon| &daemon.relayed);
+                all.any(|its| key(its) == *call)
+            };
+            assert!(
+                self.unanswered.iter().all(is_somewhere),
+                "a call waits for nobody"
+            );
+        }
         if self.closed {
-            assert!(self.daemon.is_none(), "an upstream outlives its client");
+            assert!(self.daemons.is_empty(), "an upstream outlives its client");
             assert!(self.session.poll_timeout().is_none(), "the end never comes");
         }
     }
 }
 
-fn event(program: Program, procedure: Procedure) -> Msg {
+fn event(program: Program, procedure: Procedure, number: u8) -> Msg {
     let header = Header {
         kind: MessageType::MESSAGE,
         program,
         ..Header::remote_call(procedure, Serial(0))
     };
-    Msg::new(header, |_| ())
+    Msg::new(header, |writer| _ = writer.i32(number.into()))
 }
 
 /// Serials from few, so that they meet; and those that the proxy's own calls have.

@@ -30,6 +30,7 @@ mod quotas;
 mod reconnect;
 mod refusals;
 mod rig;
+mod several;
 mod streams;
 mod wire;
 
