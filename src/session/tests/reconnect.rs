@@ -3,6 +3,7 @@
 
 use super::links::{NETWORKS, POOLS, VERSION_OF, with};
 use super::*;
+use crate::protocol::args::{self, ParamValue};
 
 const SYSTEM_ERROR: i32 = 38;
 
@@ -209,4 +210,82 @@ fn a_drain_lets_what_waits_for_a_daemon_end() {
     assert_eq!(rig.at("qemu").gets(), waiting);
     rig.at("qemu").delivers(&waiting.reply(|_| ()));
     assert_eq!(rig.ends, [End::Close]);
+}
+
+/// Opens a daemon that is told of the client and then for whom it calls.
+fn opens_told(rig: &mut Rig, name: &str, forwarded: &Msg) {
+    let mut daemon = rig.at(name);
+    daemon.accepts(true);
+    daemon.says_yes(remote::AUTH_LIST, |writer| _ = writer.u32(1).i32(0));
+    daemon.says_yes(remote::CONNECT_SUPPORTS_FEATURE, |writer| _ = writer.i32(1));
+    daemon.says_yes(remote::CONNECT_OPEN, |_| ());
+    let own = daemon.says_yes(remote::CONNECT_SET_IDENTITY, |_| ());
+    assert_ne!(own.payload, forwarded.payload);
+    let told = daemon.says_yes(remote::CONNECT_SET_IDENTITY, |_| ());
+    assert_eq!(told.payload, forwarded.payload);
+}
+
+fn forwarder() -> (Rig, Msg) {
+    let rig = with(|options| {
+        options.upstreams = vec![back("qemu")];
+        options.forwarder = true;
+    });
+    let forwarded = Msg::new(
+        Header::remote_call(remote::CONNECT_SET_IDENTITY, Serial(1)),
+        |writer| args::encode_identity(&[("user-name", ParamValue::Text("carol".into()))], writer),
+    );
+    (rig, forwarded)
+}
+
+#[test]
+fn every_daemon_is_told_for_whom_a_trusted_client_calls() {
+    let (mut rig, forwarded) = forwarder();
+    rig.at("qemu").serves(&forwarded);
+    let networks = call(NETWORKS, 2);
+    rig.client_sends(&networks);
+    opens_told(&mut rig, "network", &forwarded);
+    assert_eq!(rig.at("network").gets(), networks);
+    rig.at("network").delivers(&networks.reply(|_| ()));
+    rig.at("qemu").dies();
+    opens_told(&mut rig, "qemu", &forwarded);
+    rig.at("qemu").serves(&call(VERSION_OF, 3));
+}
+
+#[test]
+fn no_call_is_made_before_it_is_known_for_whom() {
+    let (mut rig, forwarded) = forwarder();
+    rig.at("qemu").relays(&forwarded);
+    let networks = call(NETWORKS, 2);
+    rig.client_sends(&networks);
+    assert_eq!(rig.dials("network"), 0);
+    rig.at("qemu").delivers(&forwarded.reply(|_| ()));
+    rig.carry_out();
+    opens_told(&mut rig, "network", &forwarded);
+    assert_eq!(rig.at("network").gets(), networks);
+}
+
+#[test]
+fn a_refused_identity_is_told_to_nobody_else() {
+    let (mut rig, forwarded) = forwarder();
+    rig.at("qemu").relays(&forwarded);
+    rig.at("qemu").delivers(&forwarded.error("no"));
+    let networks = call(NETWORKS, 2);
+    rig.client_sends(&networks);
+    assert_eq!(rig.at("network").opens(), "network:///system");
+    assert_eq!(rig.at("network").gets(), networks);
+}
+
+#[test]
+fn for_whom_a_client_calls_is_not_changed_behind_an_open_daemon() {
+    let (mut rig, forwarded) = forwarder();
+    rig.client_sends(&call(NETWORKS, 5));
+    rig.at("network").opens();
+    rig.at("network").gets();
+    rig.client_sends(&forwarded);
+    assert!(
+        rig.client_gets_fault(&forwarded)
+            .1
+            .contains("before its first call")
+    );
+    rig.at("qemu").gets_nothing();
 }
