@@ -69,7 +69,11 @@ impl Pump<'_> {
             }
             if side.eof {
                 let id = upstream.id;
-                self.session.handle_upstream_lost(id, &Lost::Closed, now);
+                let lost = match side.transport.last_words() {
+                    Some(words) => Lost::Unreachable(words.to_owned()),
+                    None => Lost::Closed,
+                };
+                self.session.handle_upstream_lost(id, &lost, now);
                 upstream.gone = true;
                 moved = true;
             }
