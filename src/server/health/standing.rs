@@ -20,6 +20,8 @@ pub(in crate::server) struct Standing {
     upstream: Arc<Upstream>,
     place: usize,
     begun: Instant,
+    /// It has served a client.
+    has_served: Cell<bool>,
     /// Others wait for what becomes of this one.
     on_trial: Cell<bool>,
 }
@@ -36,6 +38,7 @@ impl Standing {
             upstream: Arc::clone(upstream),
             place,
             begun,
+            has_served: Cell::new(false),
             on_trial: Cell::new(false),
         }
     }
@@ -47,6 +50,7 @@ impl Standing {
 
     /// The daemon is open for a client: it is well.
     pub(in crate::server) fn opened(&self) {
+        self.has_served.set(true);
         if self.health.down.load(Ordering::Relaxed) > 0 {
             self.opened_at(Instant::now());
         }
@@ -88,27 +92,26 @@ impl Standing {
         let known = entry(&mut upstreams, count, &self.upstream, now);
         let before = known.down.iter_mut().find(|down| down.address == *address);
         let Some(down) = before else {
+            // That a connection is lost that was good says little of the next one: somebody is to
+            // find out at once.
+            let next_try = match self.has_served.get() {
+                true => now,
+                false => now + wait(1),
+            };
             known.down.push(Down {
                 address: address.clone(),
                 since: now,
                 failures: 1,
                 why: why.to_owned(),
                 trouble,
-                next_try: now + wait(1),
+                next_try,
                 on_trial: false,
             });
             count.fetch_add(1, Ordering::Relaxed);
             drop(upstreams);
             let upstream = &*self.upstream.name;
-            match trouble {
-                Trouble::Costly => {
-                    tracing::warn!(upstream, %address, "driver daemon is down: {why}");
-                }
-                // Each client's attempt is told of anyway.
-                Trouble::Absent | Trouble::Refused => {
-                    tracing::info!(upstream, %address, "driver daemon is not there: {why}");
-                }
-            }
+            // The failure itself is warned of with its client.
+            tracing::info!(upstream, %address, "driver daemon is down: {why}");
             self.health.changed.notify_one();
             return;
         };

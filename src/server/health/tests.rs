@@ -123,6 +123,19 @@ fn a_local_daemon_that_turns_clients_away_at_once_is_tried_by_everybody() {
 }
 
 #[test]
+fn after_a_connection_that_was_good_somebody_finds_out_at_once() {
+    let case = Case::new();
+    let far = upstream("far", 1);
+    let standing = case.admit(&far).unwrap();
+    standing.opened();
+    standing.unwell_at("no answer", case.now);
+    let trial = case.admit(&far).unwrap();
+    case.admit(&far).unwrap_err();
+    case.fail(&trial);
+    case.admit(&far).unwrap_err();
+}
+
+#[test]
 fn load_spreads_over_the_addresses_that_are_well() {
     let mut case = Case::new();
     let pool = upstream("pool", 3);

@@ -269,7 +269,7 @@ fn a_daemon_that_dies_in_each_step_of_the_opening_is_told_of() {
     }
 }
 
-/// `connect_timeout` bounds the connection and each step of the dialogue.
+/// `connect_timeout` bounds the connection and each step of the dialogue, and one client pays it.
 #[test]
 fn a_daemon_that_never_answers_the_opening_is_given_up_in_time() {
     let hasty = Settings {
@@ -277,12 +277,22 @@ fn a_daemon_that_never_answers_the_opening_is_given_up_in_time() {
         ..Settings::default()
     };
     let timed_out = |socket: &Path| {
-        let error = does_not_open(socket, &hasty, "no answer in time");
+        let scene = Scene::new(socket, &hasty);
+        let mut client = scene.connected();
+        client.auth_list();
+        let error = client.open(Some(URI), 0).unwrap_err();
         assert_eq!((error.code, error.domain), (68, 7));
         assert_eq!(
             error.message,
             "Timed out during operation: connecting to upstream 'daemon'"
         );
+        // Whoever comes next is not made to wait for the same.
+        let error = client.open(Some(URI), 0).unwrap_err();
+        assert_eq!((error.code, error.domain), (38, 7));
+        let known = "is down since 0 s: no answer in time; tried again in";
+        assert!(error.message.contains(known), "{error:?}");
+        drop(client);
+        scene.expect_no_fds();
     };
     // Nobody accepts; the kernel makes the connection all the same.
     let dir = WorkDir::new();
