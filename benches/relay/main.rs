@@ -3,8 +3,8 @@
 //! - `wire`: the client's side of the protocol.
 //! - `load`: many connections and calls in flight.
 //! - `echo`: an upstream that answers at once.
-//! - `peers`, `process`: what is measured, started and looked at.
-//! - `measures`: one function for each row.
+//! - `peers`, `upstream`, `process`: what is measured, started and looked at.
+//! - `rows`, `measures`, `drivers`: the rows, and one function for each.
 //! - `report`, `targets`, `plot`: what came of it.
 //!
 //! `docs/performance.md` says what each row means.
@@ -16,6 +16,7 @@
     reason = "a benchmark that meets what it does not expect has to stop"
 )]
 
+mod drivers;
 mod echo;
 mod load;
 mod measures;
@@ -23,7 +24,9 @@ mod peers;
 mod plot;
 mod process;
 mod report;
+mod rows;
 mod targets;
+mod upstream;
 mod wire;
 
 use std::fs;
@@ -34,9 +37,10 @@ use std::process::{Command, ExitCode, Stdio};
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use measures::{Behind, Effort, MEASURES, Measure};
-use peers::{Kind, Peer, Upstream};
+use peers::{Kind, Peer};
 use report::Row;
+use rows::{Behind, Effort, MEASURES, Measure};
+use upstream::Upstream;
 
 /// Measures the proxy and its peers in turn.
 #[derive(Debug, Parser)]
@@ -118,6 +122,13 @@ fn measure(options: &Options) -> io::Result<()> {
     };
     let mut rows: Vec<Row<'_>> = Vec::new();
     for measure in measures {
+        if measure.behind == Behind::Libvirtd && libvirtd.is_none() {
+            eprintln!(
+                "{}: left out, since libvirtd is not installed",
+                measure.name
+            );
+            continue;
+        }
         let fitting = peers.iter().filter(|peer| (measure.fits)(&peer.kind));
         rows.push(Row {
             measure,
@@ -166,22 +177,21 @@ fn peers(options: &Options) -> io::Result<Vec<Peer>> {
         name: name.to_owned(),
         kind,
     };
+    let ours = PathBuf::from(env!("CARGO_BIN_EXE_virtproxyd"));
     let mut peers = vec![
         peer("direct", Kind::Direct),
-        peer(
-            "virtproxyd",
-            Kind::Ours(env!("CARGO_BIN_EXE_virtproxyd").into()),
-        ),
-        peer(
-            "virtproxyd+rules",
-            Kind::Ruled(env!("CARGO_BIN_EXE_virtproxyd").into()),
-        ),
+        peer("virtproxyd", Kind::Ours(ours.clone())),
+        peer("virtproxyd+rules", Kind::Ruled(ours.clone())),
+        peer("virtproxyd+drivers", Kind::Routed(ours.clone())),
+        peer("forwarding", Kind::Forwarding),
+        peer("virtproxyd+forwarding", Kind::BeforeForwarding(ours)),
     ];
     for also in &options.also {
         let (name, path) = also
             .split_once('=')
             .ok_or_else(|| io::Error::other("--also takes NAME=PATH"))?;
         peers.push(peer(name, Kind::Ours(path.into())));
+        peers.push(peer(&format!("{name}+drivers"), Kind::Routed(path.into())));
     }
     if is_installed("haproxy") {
         peers.push(peer("haproxy", Kind::Haproxy));

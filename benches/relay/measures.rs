@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,334 +11,19 @@ use rustix::process::Signal;
 use virtproxyd::protocol::table::remote;
 
 use super::load::{self, Outcome};
-use super::peers::{Kind, Peer, Running, Tracer, Upstream, connections};
+use super::peers::{Kind, More, Peer, Running, Tracer, connections};
+use super::rows::{Effort, Sample};
+use super::upstream::Upstream;
 use super::wire::{self, Client, STREAM_PAYLOAD};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// One row.
-pub(crate) struct Measure {
-    pub(crate) name: &'static str,
-    pub(crate) title: &'static str,
-    pub(crate) unit: &'static str,
-    pub(crate) better: Better,
-    /// The daemon behind the peers.
-    pub(crate) behind: Behind,
-    /// Which peers it makes sense for.
-    pub(crate) fits: fn(&Kind) -> bool,
-    /// Left out of a quick run.
-    pub(crate) slow: bool,
-    pub(crate) run: fn(&Peer, &Upstream, &Effort) -> io::Result<Sample>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Better {
-    Lower,
-    Higher,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Behind {
-    Echo,
-    Libvirtd,
-}
-
-/// What one run of one peer gave: the figure of the row, and others beside it.
-#[derive(Debug, Clone)]
-pub(crate) struct Sample {
-    pub(crate) value: f64,
-    pub(crate) more: Vec<(&'static str, f64)>,
-}
-
-/// How much is done in one run.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Effort {
-    pub(crate) period: Duration,
-    pub(crate) stream: u64,
-}
-
-impl Effort {
-    pub(crate) fn full() -> Self {
-        Self {
-            period: Duration::from_millis(1000),
-            stream: 1 << 30,
-        }
-    }
-
-    pub(crate) fn quick() -> Self {
-        Self {
-            period: Duration::from_millis(300),
-            stream: 1 << 28,
-        }
-    }
-}
-
-fn every(_: &Kind) -> bool {
-    true
-}
-
-/// Rules cost the same in memory and on streams, and change what an event is sent to.
-fn every_without_rules(kind: &Kind) -> bool {
-    !matches!(kind, Kind::Ruled(_))
-}
-
-fn proxies(kind: &Kind) -> bool {
-    every_without_rules(kind) && *kind != Kind::Direct
-}
-
-/// Those that do not fork for each connection.
-fn single_process(kind: &Kind) -> bool {
-    every_without_rules(kind) && !matches!(kind, Kind::Socat)
-}
-
-fn single_process_proxies(kind: &Kind) -> bool {
-    proxies(kind) && single_process(kind)
-}
-
-fn ours(kind: &Kind) -> bool {
-    matches!(kind, Kind::Ours(_))
-}
-
-/// All rows, in the order of the table. Rows for routing by driver follow when the policy has it.
-pub(crate) const MEASURES: &[Measure] = &[
-    Measure {
-        name: "round-trip",
-        title: "round trip of a small call, libvirtd",
-        unit: "us",
-        better: Better::Lower,
-        behind: Behind::Libvirtd,
-        fits: every,
-        slow: false,
-        run: round_trip,
-    },
-    Measure {
-        name: "round-trip-echo",
-        title: "the same, echo upstream",
-        unit: "us",
-        better: Better::Lower,
-        behind: Behind::Echo,
-        fits: every,
-        slow: false,
-        run: round_trip,
-    },
-    Measure {
-        name: "domain-call",
-        title: "round trip of a small call on a domain, libvirtd",
-        unit: "us",
-        better: Better::Lower,
-        behind: Behind::Libvirtd,
-        fits: every,
-        slow: false,
-        run: domain_call,
-    },
-    Measure {
-        name: "calls-8",
-        title: "calls, 8 connections, libvirtd",
-        unit: "/s",
-        better: Better::Higher,
-        behind: Behind::Libvirtd,
-        fits: every,
-        slow: false,
-        run: |peer, upstream, effort| throughput(peer, upstream, effort, 8, 1),
-    },
-    Measure {
-        name: "calls-64",
-        title: "calls, 64 connections, libvirtd",
-        unit: "/s",
-        better: Better::Higher,
-        behind: Behind::Libvirtd,
-        fits: every,
-        slow: false,
-        run: |peer, upstream, effort| throughput(peer, upstream, effort, 64, 1),
-    },
-    Measure {
-        name: "calls-8-echo",
-        title: "calls, 8 connections, echo upstream",
-        unit: "/s",
-        better: Better::Higher,
-        behind: Behind::Echo,
-        fits: every,
-        slow: false,
-        run: |peer, upstream, effort| throughput(peer, upstream, effort, 8, 1),
-    },
-    Measure {
-        name: "calls-64-echo",
-        title: "calls, 64 connections, echo upstream",
-        unit: "/s",
-        better: Better::Higher,
-        behind: Behind::Echo,
-        fits: every,
-        slow: false,
-        run: |peer, upstream, effort| throughput(peer, upstream, effort, 64, 1),
-    },
-    Measure {
-        name: "in-flight-32",
-        title: "calls, 1 connection, 32 in flight, libvirtd",
-        unit: "/s",
-        better: Better::Higher,
-        behind: Behind::Libvirtd,
-        fits: every,
-        slow: false,
-        run: |peer, upstream, effort| throughput(peer, upstream, effort, 1, 32),
-    },
-    Measure {
-        name: "in-flight-32-echo",
-        title: "calls, 1 connection, 32 in flight, echo upstream",
-        unit: "/s",
-        better: Better::Higher,
-        behind: Behind::Echo,
-        fits: every,
-        slow: false,
-        run: |peer, upstream, effort| throughput(peer, upstream, effort, 1, 32),
-    },
-    Measure {
-        name: "connect",
-        title: "connect, open, close as virsh does, libvirtd",
-        unit: "us",
-        better: Better::Lower,
-        behind: Behind::Libvirtd,
-        fits: every_without_rules,
-        slow: false,
-        run: connect,
-    },
-    Measure {
-        name: "connect-echo",
-        title: "the same, echo upstream",
-        unit: "us",
-        better: Better::Lower,
-        behind: Behind::Echo,
-        fits: every_without_rules,
-        slow: false,
-        run: connect,
-    },
-    Measure {
-        name: "list-500",
-        title: "list of 500 domains, libvirtd",
-        unit: "us",
-        better: Better::Lower,
-        behind: Behind::Libvirtd,
-        fits: every,
-        slow: false,
-        run: list,
-    },
-    Measure {
-        name: "list-500-echo",
-        title: "the same, echo upstream",
-        unit: "us",
-        better: Better::Lower,
-        behind: Behind::Echo,
-        fits: every,
-        slow: false,
-        run: list,
-    },
-    Measure {
-        name: "download",
-        title: "volume download over UNIX, echo upstream",
-        unit: "MiB/s",
-        better: Better::Higher,
-        behind: Behind::Echo,
-        fits: every_without_rules,
-        slow: false,
-        run: download,
-    },
-    Measure {
-        name: "upload",
-        title: "volume upload over UNIX, echo upstream",
-        unit: "MiB/s",
-        better: Better::Higher,
-        behind: Behind::Echo,
-        fits: every_without_rules,
-        slow: false,
-        run: upload,
-    },
-    Measure {
-        name: "events",
-        title: "one event to 1,000 subscribers, echo upstream",
-        unit: "ms",
-        better: Better::Lower,
-        behind: Behind::Echo,
-        fits: single_process,
-        slow: false,
-        run: events,
-    },
-    Measure {
-        name: "idle-1000",
-        title: "resident memory for each of 1,000 idle connections",
-        unit: "KiB",
-        better: Better::Lower,
-        behind: Behind::Echo,
-        fits: single_process_proxies,
-        slow: false,
-        run: |peer, upstream, _| idle(peer, upstream, 1000),
-    },
-    Measure {
-        name: "idle-10000",
-        title: "resident memory for each of 10,000 idle connections",
-        unit: "KiB",
-        better: Better::Lower,
-        behind: Behind::Echo,
-        fits: single_process_proxies,
-        slow: true,
-        run: |peer, upstream, _| idle(peer, upstream, 10_000),
-    },
-    Measure {
-        name: "rest",
-        title: "resident after the first client has gone",
-        unit: "MiB",
-        better: Better::Lower,
-        behind: Behind::Echo,
-        fits: proxies,
-        slow: false,
-        run: rest,
-    },
-    Measure {
-        name: "exec",
-        title: "exec to first answered call (direct: libvirtd's own)",
-        unit: "ms",
-        better: Better::Lower,
-        behind: Behind::Echo,
-        fits: every_without_rules,
-        slow: false,
-        run: exec,
-    },
-    Measure {
-        name: "reload-storm",
-        title: "p99.9 of a small call while 1,000 routes reload 10 times a second",
-        unit: "us",
-        better: Better::Lower,
-        behind: Behind::Echo,
-        fits: ours,
-        slow: false,
-        run: reload_storm,
-    },
-    Measure {
-        name: "system-calls",
-        title: "system calls of the proxy for each relayed call (strace)",
-        unit: "",
-        better: Better::Lower,
-        behind: Behind::Echo,
-        fits: single_process_proxies,
-        slow: true,
-        run: |peer, upstream, _| traced(peer, upstream, Tracer::Strace),
-    },
-    Measure {
-        name: "instructions",
-        title: "instructions of the proxy for each relayed call (callgrind)",
-        unit: "",
-        better: Better::Lower,
-        behind: Behind::Echo,
-        fits: single_process_proxies,
-        slow: true,
-        run: |peer, upstream, _| traced(peer, upstream, Tracer::Callgrind),
-    },
-];
-
-fn round_trip(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result<Sample> {
+pub(crate) fn round_trip(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result<Sample> {
     one_call(peer, upstream, effort, wire::small_call())
 }
 
 /// On the one domain of the test driver's default node, again and again.
-fn domain_call(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result<Sample> {
+pub(crate) fn domain_call(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result<Sample> {
     one_call(peer, upstream, effort, wire::domain_call())
 }
 
@@ -345,14 +31,24 @@ fn one_call(
     peer: &Peer,
     upstream: &Upstream,
     effort: &Effort,
-    mut request: Vec<u8>,
+    request: Vec<u8>,
 ) -> io::Result<Sample> {
     let running = peer.start(upstream)?;
-    let mut client = Client::open(&running.socket, upstream.uri)?;
+    call_again_and_again(&running, upstream.uri, effort, request)
+}
+
+/// One call after the other on one connection that opens `uri`.
+pub(crate) fn call_again_and_again(
+    running: &Running,
+    uri: &str,
+    effort: &Effort,
+    mut request: Vec<u8>,
+) -> io::Result<Sample> {
+    let mut client = Client::open(&running.socket, uri)?;
     load::one_at_a_time(&mut client, &mut request, effort.period / 10)?;
-    let before = Usage::of(&running);
+    let before = Usage::of(running);
     let mut outcome = load::one_at_a_time(&mut client, &mut request, effort.period)?;
-    let usage = Usage::of(&running).since(&before);
+    let usage = Usage::of(running).since(&before);
     let mut more = vec![
         ("p99", outcome.percentile(99.0)),
         ("per second", outcome.per_second()),
@@ -364,7 +60,7 @@ fn one_call(
     })
 }
 
-fn throughput(
+pub(crate) fn throughput(
     peer: &Peer,
     upstream: &Upstream,
     effort: &Effort,
@@ -386,7 +82,7 @@ fn throughput(
     })
 }
 
-fn connect(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result<Sample> {
+pub(crate) fn connect(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result<Sample> {
     let running = peer.start(upstream)?;
     let mut outcome = Outcome::default();
     // The test driver lives as long as it is open somewhere; it is not what is measured.
@@ -403,7 +99,7 @@ fn connect(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result<Samp
     })
 }
 
-fn list(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result<Sample> {
+pub(crate) fn list(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result<Sample> {
     let running = peer.start(upstream)?;
     let mut client = Client::open(&running.socket, &upstream.many_domains)?;
     let mut request = wire::list_call();
@@ -415,13 +111,11 @@ fn list(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result<Sample>
     })
 }
 
-fn download(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result<Sample> {
-    stream(peer, upstream, effort, |client, length| {
-        client.download(length).map(drop)
-    })
+pub(crate) fn download(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result<Sample> {
+    stream(peer, upstream, effort, Client::download)
 }
 
-fn upload(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result<Sample> {
+pub(crate) fn upload(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result<Sample> {
     stream(peer, upstream, effort, Client::upload)
 }
 
@@ -429,18 +123,29 @@ fn stream(
     peer: &Peer,
     upstream: &Upstream,
     effort: &Effort,
-    transfer: impl Fn(&mut Client<std::os::unix::net::UnixStream>, u64) -> io::Result<()>,
+    transfer: impl Fn(&mut Client<UnixStream>, u64) -> io::Result<()>,
 ) -> io::Result<Sample> {
     let running = peer.start(upstream)?;
-    let whole = |length: u64| length / STREAM_PAYLOAD as u64 * STREAM_PAYLOAD as u64;
-    let mut client = Client::open(&running.socket, upstream.uri)?;
-    transfer(&mut client, whole(effort.stream / 16))?;
-    let before = Usage::of(&running);
+    // The echo upstream knows whole frames only.
+    let length = effort.stream / STREAM_PAYLOAD as u64 * STREAM_PAYLOAD as u64;
+    transfer_once(&running, upstream.uri, length, transfer)
+}
+
+/// So many bytes in one stream, after a part of them to begin with.
+pub(crate) fn transfer_once(
+    running: &Running,
+    uri: &str,
+    length: u64,
+    transfer: impl Fn(&mut Client<UnixStream>, u64) -> io::Result<()>,
+) -> io::Result<Sample> {
+    let mut client = Client::open(&running.socket, uri)?;
+    let frames = length / 16 / STREAM_PAYLOAD as u64;
+    transfer(&mut client, frames * STREAM_PAYLOAD as u64)?;
+    let before = Usage::of(running);
     let begin = Instant::now();
-    let length = whole(effort.stream);
     transfer(&mut client, length)?;
     let elapsed = begin.elapsed();
-    let usage = Usage::of(&running).since(&before);
+    let usage = Usage::of(running).since(&before);
     let gib = length as f64 / MIB / 1024.0;
     let more = match running.process {
         Some(_) => vec![("CPU s/GiB", usage.cpu.as_secs_f64() / gib)],
@@ -452,7 +157,7 @@ fn stream(
     })
 }
 
-fn events(peer: &Peer, upstream: &Upstream, _: &Effort) -> io::Result<Sample> {
+pub(crate) fn events(peer: &Peer, upstream: &Upstream, _: &Effort) -> io::Result<Sample> {
     const SUBSCRIBERS: usize = 1000;
     const BURSTS: usize = 20;
     let running = peer.start(upstream)?;
@@ -479,7 +184,7 @@ fn events(peer: &Peer, upstream: &Upstream, _: &Effort) -> io::Result<Sample> {
     })
 }
 
-fn idle(peer: &Peer, upstream: &Upstream, count: usize) -> io::Result<Sample> {
+pub(crate) fn idle(peer: &Peer, upstream: &Upstream, count: usize) -> io::Result<Sample> {
     let running = peer.start(upstream)?;
     let process = running.process.as_ref().ok_or(io::ErrorKind::NotFound)?;
     // What is there once and for all is not counted to the first connections.
@@ -497,7 +202,7 @@ fn idle(peer: &Peer, upstream: &Upstream, count: usize) -> io::Result<Sample> {
     })
 }
 
-fn rest(peer: &Peer, upstream: &Upstream, _: &Effort) -> io::Result<Sample> {
+pub(crate) fn rest(peer: &Peer, upstream: &Upstream, _: &Effort) -> io::Result<Sample> {
     let running = peer.start(upstream)?;
     let process = running.process.as_ref().ok_or(io::ErrorKind::NotFound)?;
     Ok(Sample {
@@ -506,7 +211,7 @@ fn rest(peer: &Peer, upstream: &Upstream, _: &Effort) -> io::Result<Sample> {
     })
 }
 
-fn exec(peer: &Peer, upstream: &Upstream, _: &Effort) -> io::Result<Sample> {
+pub(crate) fn exec(peer: &Peer, upstream: &Upstream, _: &Effort) -> io::Result<Sample> {
     let mut outcome = Outcome::default();
     for _ in 0..3 {
         let begin = Instant::now();
@@ -526,7 +231,11 @@ fn exec(peer: &Peer, upstream: &Upstream, _: &Effort) -> io::Result<Sample> {
     })
 }
 
-fn reload_storm(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result<Sample> {
+pub(crate) fn reload_storm(
+    peer: &Peer,
+    upstream: &Upstream,
+    effort: &Effort,
+) -> io::Result<Sample> {
     const ROUTES: usize = 1000;
     const PAUSE: Duration = Duration::from_millis(100);
     let mut routes = String::new();
@@ -536,7 +245,14 @@ fn reload_storm(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result
             "  - {{ uri: \"qemu:///system?host=host-{number}\", upstream: daemon }}"
         );
     }
-    let running = peer.start_with(upstream, &routes, None)?;
+    let running = peer.start_with(
+        upstream,
+        &More {
+            routes: &routes,
+            ..More::default()
+        },
+        None,
+    )?;
     let process = running.process.as_ref().ok_or(io::ErrorKind::NotFound)?;
     let mut client = Client::open(&running.socket, upstream.uri)?;
     let mut request = wire::small_call();
@@ -566,11 +282,11 @@ fn reload_storm(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::Result
 }
 
 /// What each of many calls adds to a count that a tracer gives at the end.
-fn traced(peer: &Peer, upstream: &Upstream, tracer: Tracer) -> io::Result<Sample> {
+pub(crate) fn traced(peer: &Peer, upstream: &Upstream, tracer: Tracer) -> io::Result<Sample> {
     const FEW: u32 = 500;
     const MANY: u32 = 2500;
     let count = |calls: u32| -> io::Result<f64> {
-        let mut running = peer.start_with(upstream, "", Some(tracer))?;
+        let mut running = peer.start_with(upstream, &More::default(), Some(tracer))?;
         let mut client = Client::open(&running.socket, upstream.uri)?;
         let mut request = wire::small_call();
         for _ in 0..calls {

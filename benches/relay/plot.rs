@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::report::{Row, number};
 
 const WIDTH: f64 = 760.0;
-const LABEL: f64 = 120.0;
+const LABEL: f64 = 150.0;
 const BAR: f64 = 18.0;
 const VALUE: f64 = 130.0;
 

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::measures::{Better, Measure, Sample};
 use super::peers::Peer;
+use super::rows::{Better, Measure, Sample};
 use super::targets::targets;
 
 /// All samples of one row: peer by peer, round by round.
@@ -80,7 +80,7 @@ pub(crate) fn text(rows: &[Row<'_>]) -> String {
         for figure in row.figures() {
             _ = write!(
                 out,
-                "  {:<12} {:>12} {unit:<6} x{:<6.2} ({} to {})",
+                "  {:<21} {:>12} {unit:<6} x{:<6.2} ({} to {})",
                 figure.peer.name,
                 number(figure.median),
                 figure.to_first,

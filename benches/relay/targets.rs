@@ -17,9 +17,10 @@ pub(crate) fn targets(rows: &[Row<'_>]) -> Vec<Target> {
         let figures = row.figures();
         let find =
             |wanted: fn(&Kind) -> bool| figures.iter().find(|figure| wanted(&figure.peer.kind));
-        let Some(ours) = find(|kind| matches!(kind, Kind::Ours(_))) else {
+        let Some(ours) = find(|kind| matches!(kind, Kind::Ours(_) | Kind::Routed(_))) else {
             continue;
         };
+        let forwarding = find(|kind| *kind == Kind::Forwarding);
         let ruled = find(|kind| matches!(kind, Kind::Ruled(_)));
         let direct = find(|kind| *kind == Kind::Direct);
         let haproxy = find(|kind| *kind == Kind::Haproxy);
@@ -75,6 +76,18 @@ pub(crate) fn targets(rows: &[Row<'_>]) -> Vec<Target> {
                 push("rate to HAProxy's", to(haproxy), Limit::AtLeast(1.0));
                 push("CPU to HAProxy's", cpu_to(haproxy), Limit::AtMost(1.0));
             }
+            "network-call" | "storage-call" => {
+                push(
+                    "to a forwarding daemon",
+                    to(forwarding),
+                    Limit::AtMost(0.65),
+                );
+            }
+            "driver-download" => push(
+                "time to a forwarding daemon's",
+                to(forwarding).map(f64::recip),
+                Limit::AtMost(0.85),
+            ),
             "idle-1000" | "idle-10000" => push("KiB", Some(ours.median), Limit::AtMost(3.4)),
             "rest" => push("MiB", Some(ours.median), Limit::AtMost(8.0)),
             "exec" => {

@@ -15,6 +15,10 @@ use virtproxyd::protocol::xdr::Writer;
 /// UUID of the test driver's own domain.
 const TEST_DOMAIN: &str = "6695eb01-f6a4-8304-79aa-97f2502e193f";
 
+/// The volume of the streams: its daemon finds it by these.
+pub(crate) const POOL: &str = "pool";
+pub(crate) const VOLUME: &str = "volume";
+
 /// How long anything may take to answer before the run is given up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Payload of one frame of stream data, as libvirt sends it.
@@ -61,6 +65,13 @@ pub(crate) fn domain_call() -> Vec<u8> {
     })
 }
 
+/// A call whose only argument is a name: `…_LOOKUP_BY_NAME`.
+pub(crate) fn named_call(procedure: Procedure, name: &str) -> Vec<u8> {
+    call(procedure, |writer| {
+        writer.string(name);
+    })
+}
+
 /// `CONNECT_LIST_ALL_DOMAINS`, all of them.
 pub(crate) fn list_call() -> Vec<u8> {
     call(remote::CONNECT_LIST_ALL_DOMAINS, |writer| {
@@ -71,10 +82,7 @@ pub(crate) fn list_call() -> Vec<u8> {
 /// `STORAGE_VOL_DOWNLOAD` or `_UPLOAD` of so many bytes.
 pub(crate) fn volume_call(procedure: Procedure, length: u64) -> Vec<u8> {
     call(procedure, |writer| {
-        writer
-            .string("pool")
-            .string("volume")
-            .string("/pool/volume");
+        writer.string(POOL).string(VOLUME).string("/pool/volume");
         writer.u64(0).u64(length).u32(0);
     })
 }
@@ -216,11 +224,11 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
-    /// Reads a volume of `length` bytes to its end. Returns the bytes of data that came.
-    pub(crate) fn download(&mut self, length: u64) -> io::Result<u64> {
+    /// Reads `length` bytes of a volume, all of which have to come.
+    pub(crate) fn download(&mut self, length: u64) -> io::Result<()> {
         let procedure = remote::STORAGE_VOL_DOWNLOAD;
         let serial = self.send(&mut volume_call(procedure, length))?;
-        let mut bytes = 0;
+        let mut missing = length;
         loop {
             let frame = self.receive()?;
             let header = header(frame);
@@ -230,13 +238,18 @@ impl<S: Read + Write> Client<S> {
             let data = frame.len() - FRAME_MIN;
             match (header.kind, header.status) {
                 (MessageType::REPLY, Status::OK) => {}
-                (MessageType::STREAM, Status::CONTINUE) if data > 0 => bytes += data as u64,
+                (MessageType::STREAM, Status::CONTINUE) if data > 0 => {
+                    missing = missing.saturating_sub(data as u64);
+                }
                 (MessageType::STREAM, Status::CONTINUE) => {
                     let finish = stream_frame(procedure, serial, Status::OK, &[]);
                     self.stream.write_all(&finish)?;
                 }
-                (MessageType::STREAM, Status::OK) => return Ok(bytes),
-                _ => return Err(io::Error::other(format!("download: {header:?}"))),
+                (MessageType::STREAM, Status::OK) if missing == 0 => return Ok(()),
+                _ => {
+                    let text = format!("download: {header:?}, {missing} bytes missing");
+                    return Err(io::Error::other(text));
+                }
             }
         }
     }
