@@ -166,7 +166,8 @@ impl Access {
             // What the marks of the old rules said may be in another place by now.
             if self.table.owner_marks() != table.owner_marks() {
                 self.knowledge.forget(Class::Domain);
-                self.tasks.forget_owners();
+                let is_owner = |question: &Question| matches!(question, Question::Owner(..));
+                self.tasks.forget(is_owner);
                 self.questions.ask_owners_again();
             }
             self.table = table;
@@ -541,6 +542,8 @@ impl Access {
         for class in drivers.iter().filter_map(watched) {
             self.knowledge.forget(class);
         }
+        self.tasks
+            .forget(|question| drivers.contains(&question.driver()));
     }
 
     /// The daemon of these drivers is open. Where it did not take every registration again, nobody

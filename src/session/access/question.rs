@@ -8,6 +8,7 @@ use super::watches::{self, Watch};
 use crate::policy::access::OwnerMark;
 use crate::policy::definition::{self, DiskSource, DomainSize, Reverted};
 use crate::policy::guard;
+use crate::protocol::driver::Driver;
 use crate::protocol::fault::{self, code};
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::object::{Object, Uuid};
@@ -124,6 +125,11 @@ impl Listed {
 pub(super) type Answers = HashMap<Question, Answer>;
 
 impl Question {
+    /// Whose daemon answers.
+    pub(super) fn driver(&self) -> Option<Driver> {
+        table::lookup(Program::REMOTE, self.procedure()).and_then(|row| row.driver)
+    }
+
     /// The call that asks it.
     pub(super) fn procedure(&self) -> Procedure {
         match self {

@@ -217,12 +217,12 @@ impl Tasks {
         failed
     }
 
-    /// What was said of owners does not count any more.
-    pub(super) fn forget_owners(&mut self) {
+    /// What was answered to such questions does not count any more.
+    pub(super) fn forget(&mut self, is_old: impl Fn(&Question) -> bool) {
         let tasks = self.tasks.values_mut().map(|task| &mut task.answers);
         let events = self.events.iter_mut().map(|event| &mut event.answers);
         for answers in tasks.chain(events) {
-            answers.retain(|question, _| !matches!(question, Question::Owner(..)));
+            answers.retain(|question, _| !is_old(question));
         }
     }
 

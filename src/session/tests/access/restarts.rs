@@ -116,6 +116,55 @@ fn a_call_that_waits_for_a_dead_daemon_is_decided_on_by_the_next() {
 }
 
 #[test]
+fn an_answer_of_a_daemon_that_is_lost_does_not_count_while_others_answer() {
+    let served = (Driver::Secret, upstream("secret"), false);
+    let options = Options {
+        drivers: vec![served],
+        ..back()
+    };
+    let rules = ACME.replace("domain: {", "secret: { usage: 'acme-*' }\n      domain: {");
+    let mut rig = opened_under(&rules, options);
+    let header = Header::remote_call(remote::DOMAIN_ATTACH_DEVICE, Serial(1));
+    let attach = Msg::new(header, |writer| {
+        domain("acme-1", 1).encode(writer);
+        writer.string(&format!(
+            "<disk type='network'><auth username='u'><secret type='ceph' uuid='{}'/></auth></disk>",
+            uuid(3)
+        ));
+    });
+    rig.client_sends(&attach);
+    for callback in [1, 2] {
+        rig.at("qemu").says_yes(REGISTER, |w| _ = w.i32(callback));
+    }
+    let tells = |rig: &mut Rig, name| {
+        rig.at("qemu").says_yes(remote::DOMAIN_LOOKUP_BY_UUID, |w| {
+            domain(name, 1).encode(w);
+        });
+    };
+    tells(&mut rig, "acme-1");
+    rig.at("qemu").dies();
+    rig.at("qemu").opens();
+    for callback in [1, 2] {
+        rig.at("qemu").says_yes(REGISTER, |w| _ = w.i32(callback));
+    }
+    rig.at("secret").opens();
+    rig.at("secret")
+        .says_yes(remote::CONNECT_SECRET_EVENT_REGISTER_ANY, |w| _ = w.i32(1));
+    rig.at("secret")
+        .says_yes(remote::SECRET_LOOKUP_BY_UUID, |w| {
+            Object::Secret {
+                uuid: uuid(3),
+                usage_type: 2,
+                usage: "acme-key",
+            }
+            .encode(w);
+        });
+    // It is another's by now.
+    tells(&mut rig, "other");
+    assert_ne!(rig.at("qemu").gets().payload, attach.payload);
+}
+
+#[test]
 fn hidden_events_stay_hidden_after_a_restart() {
     let mut rig = opened_under(ACME, back());
     let register = Msg::new(Header::remote_call(REGISTER, Serial(1)), |w| {
