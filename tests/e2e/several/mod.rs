@@ -3,14 +3,17 @@
 
 mod hosts;
 mod reconnect;
+mod remote;
 
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
+use crate::support::account::Account;
 use crate::support::guest::guest_xml;
 use crate::support::libvirtd::Libvirtd;
 use crate::support::policy::{CONNECT, listeners};
+use crate::support::process::find_program;
 use crate::support::proxy::{Proxy, ProxyBuilder};
 use crate::support::scripts::{EVENTS, SCRIPT_OF_CALLS, SEVERAL, Script};
 use crate::support::tool::{assert_same, python, virsh};
@@ -56,6 +59,20 @@ impl Three {
 /// How a daemon of this host is reached.
 fn at(daemon: &Libvirtd) -> String {
     format!("unix: \"{}\"", daemon.socket().display())
+}
+
+/// libvirt's own program for the far end of an SSH connection, on the daemon that has its sockets in
+/// this run-time directory. It knows sessions of users alone.
+fn helper(run: &Path, uri: &str) -> String {
+    let account = Account::unprivileged();
+    format!(
+        "command: [setpriv, --reuid={}, --regid={}, --clear-groups, env, \"XDG_RUNTIME_DIR={}\", \
+         {}, \"{uri}\"]",
+        account.uid,
+        account.gid,
+        run.display(),
+        find_program("virt-ssh-helper").display()
+    )
 }
 
 fn policy(dir: &Path, upstreams: &[String; 3], open: Option<&str>) -> String {
