@@ -1,6 +1,7 @@
 //! One client connection, several daemons: each class of objects is served by the daemon that owns
 //! it, and nothing tells the client that there is more than one.
 
+mod gateway;
 mod hosts;
 mod reconnect;
 mod remote;
