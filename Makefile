@@ -4,7 +4,7 @@
 DEMO_PACKAGES = libvirt-daemon libvirt-clients
 TEST_PACKAGES = $(DEMO_PACKAGES) libvirt-daemon-driver-qemu python3-libvirt qemu-system-x86 \
                 qemu-utils systemd procps util-linux libsasl2-modules gnutls-bin dbus-daemon polkitd \
-                libvirt-daemon-system dnsmasq-base iptables
+                libvirt-daemon-system dnsmasq-base iptables iproute2 sasl2-bin
 # What the feature `gssapi` needs to build and to be tested.
 GSSAPI_PACKAGES = libkrb5-dev libclang-dev krb5-kdc krb5-admin-server krb5-user \
                   libsasl2-modules-gssapi-mit

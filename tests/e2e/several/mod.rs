@@ -1,15 +1,20 @@
 //! One client connection, several daemons: each class of objects is served by the daemon that owns
 //! it, and nothing tells the client that there is more than one.
 
+mod gateway;
+mod hosts;
 mod reconnect;
+mod remote;
 
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
+use crate::support::account::Account;
 use crate::support::guest::guest_xml;
 use crate::support::libvirtd::Libvirtd;
 use crate::support::policy::{CONNECT, listeners};
+use crate::support::process::find_program;
 use crate::support::proxy::{Proxy, ProxyBuilder};
 use crate::support::scripts::{EVENTS, SCRIPT_OF_CALLS, SEVERAL, Script};
 use crate::support::tool::{assert_same, python, virsh};
@@ -26,47 +31,68 @@ impl Three {
     /// Secrets and the rest are with the networks. `open` is what is opened of each driver, if it
     /// is not its own URI.
     fn start(open: Option<&str>) -> Self {
-        let [domains, networks, storage] = [(); 3].map(|()| Libvirtd::start());
-        let open = open.map_or_else(String::new, |uri| format!(", open: \"{uri}\""));
-        let proxy = ProxyBuilder::new(|dir| {
-            let mut policy = listeners(dir, "");
-            policy += "upstreams:\n";
-            for (name, daemon) in [
-                ("domains", &domains),
-                ("networks", &networks),
-                ("storage", &storage),
-            ] {
-                let socket = daemon.socket();
-                writeln!(
-                    policy,
-                    "  {name}: {{ unix: \"{}\", {CONNECT} }}",
-                    socket.display()
-                )
-                .unwrap();
-            }
-            policy += "routes:
-  - { uri: \"network:///session\", upstream: networks }
-  - uri: \"*?*\"
-    upstream: domains
-    drivers:
-";
-            for driver in ["network", "nodedev", "nwfilter", "secret", "interface"] {
-                writeln!(policy, "      {driver}: {{ upstream: networks{open} }}").unwrap();
-            }
-            policy + &format!("      storage: {{ upstream: storage{open} }}\n")
-        })
-        .start();
+        let daemons = [(); 3].map(|()| Libvirtd::start());
+        let upstreams = daemons.each_ref().map(at);
+        Self::behind(daemons, &upstreams, open, |builder| builder)
+    }
+
+    /// The proxy before daemons (of domains, networks and storage) that it reaches as `upstreams`.
+    fn behind(
+        [domains, networks, storage]: [Libvirtd; 3],
+        upstreams: &[String; 3],
+        open: Option<&str>,
+        how: impl FnOnce(ProxyBuilder) -> ProxyBuilder,
+    ) -> Self {
+        let builder = ProxyBuilder::new(|dir| policy(dir, upstreams, open));
         Self {
             domains,
             networks,
             storage,
-            proxy,
+            proxy: how(builder).start(),
         }
     }
 
     fn uri(&self, uri: &str) -> String {
         self.proxy.uri(uri, "sock")
     }
+}
+
+/// How a daemon of this host is reached.
+fn at(daemon: &Libvirtd) -> String {
+    format!("unix: \"{}\"", daemon.socket().display())
+}
+
+/// libvirt's own program for the far end of an SSH connection, on the daemon that has its sockets in
+/// this run-time directory. It knows sessions of users alone.
+fn helper(run: &Path, uri: &str) -> String {
+    let account = Account::unprivileged();
+    format!(
+        "command: [setpriv, --reuid={}, --regid={}, --clear-groups, env, \"XDG_RUNTIME_DIR={}\", \
+         {}, \"{uri}\"]",
+        account.uid,
+        account.gid,
+        run.display(),
+        find_program("virt-ssh-helper").display()
+    )
+}
+
+fn policy(dir: &Path, upstreams: &[String; 3], open: Option<&str>) -> String {
+    let open = open.map_or_else(String::new, |uri| format!(", open: \"{uri}\""));
+    let mut policy = listeners(dir, "");
+    policy += "upstreams:\n";
+    for (name, upstream) in ["domains", "networks", "storage"].iter().zip(upstreams) {
+        writeln!(policy, "  {name}: {{ {upstream}, {CONNECT} }}").unwrap();
+    }
+    policy += "routes:
+  - { uri: \"network:///session\", upstream: networks }
+  - uri: \"*?*\"
+    upstream: domains
+    drivers:
+";
+    for driver in ["network", "nodedev", "nwfilter", "secret", "interface"] {
+        writeln!(policy, "      {driver}: {{ upstream: networks{open} }}").unwrap();
+    }
+    policy + &format!("      storage: {{ upstream: storage{open} }}\n")
 }
 
 fn directly(script: Script) -> String {
@@ -149,6 +175,16 @@ fn objects_are_where_their_daemon_is_and_nowhere_else() {
     assert!(refused.contains("not supported"), "{refused}");
 }
 
+/// What such a session says in all.
+const OUTLIVED: &str = "['one'] ['one'] ['one'] ['one'] ['/one'] b'value'
+uploaded beside a console: equal
+UP
+download: error 38 domain 7
+lives one /one 1 1
+b'x'
+DOWN
+BACK";
+
 /// Kills the daemon of storage when the client says so, and starts it again.
 fn lose_storage_under(three: &mut Three, guest: &Path) -> String {
     const MIB: &str = "48";
@@ -167,16 +203,5 @@ fn lose_storage_under(three: &mut Three, guest: &Path) -> String {
 fn one_session_uses_all_drivers_and_outlives_the_loss_of_a_daemon() {
     let mut three = Three::start(None);
     let guest = guest_xml(&three.domains, "echo");
-    let said = lose_storage_under(&mut three, &guest);
-    assert_eq!(
-        said,
-        "['one'] ['one'] ['one'] ['one'] ['/one'] b'value'
-uploaded beside a console: equal
-UP
-download: error 38 domain 7
-lives one /one 1 1
-b'x'
-DOWN
-BACK"
-    );
+    assert_eq!(lose_storage_under(&mut three, &guest), OUTLIVED);
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::account::Account;
-use super::process::{Process, command, find_program};
+use super::host::Host;
+use super::process::{Process, command, find_program, privileges};
 use super::rpc_client::RpcClient;
 use super::tool::{uri_at, virsh};
 use super::wait::{DEADLINE, eventually, poll};
@@ -29,8 +30,16 @@ pub(crate) struct Libvirtd {
     process: Process,
     dir: WorkDir,
     account: Account,
+    how: How,
+}
+
+/// How it is started, each time.
+#[derive(Debug, Default)]
+struct How {
     env: Vec<(&'static str, String)>,
     args: &'static [&'static str],
+    /// The first process of the network that it is in, unless that is the machine's own.
+    network: Option<u32>,
 }
 
 impl Libvirtd {
@@ -43,7 +52,7 @@ impl Libvirtd {
     /// Starts one as `account`, which must not be root.
     #[track_caller]
     pub(crate) fn start_as(account: &Account) -> Self {
-        Self::launch_in_new_dir(account, "", &[], &[])
+        Self::launch_in_new_dir(account, "", How::default())
     }
 
     /// Starts one as [`Account::unprivileged`] with these environment variables more.
@@ -55,45 +64,48 @@ impl Libvirtd {
     /// Starts one as [`Account::unprivileged`] with these lines in its `libvirtd.conf`.
     #[track_caller]
     pub(crate) fn configured(conf: &str, env: &[(&'static str, &str)]) -> Self {
-        Self::launch_in_new_dir(&Account::unprivileged(), conf, env, &[])
+        let how = How {
+            env: own(env),
+            ..How::default()
+        };
+        Self::launch_in_new_dir(&Account::unprivileged(), conf, how)
     }
 
     /// The same, listening for remote clients as well.
     #[track_caller]
     pub(crate) fn listening(conf: &str) -> Self {
-        Self::launch_in_new_dir(&Account::unprivileged(), conf, &[], &["--listen"])
+        Self::listening_with(conf, &[], None)
+    }
+
+    /// The same with environment variables, and on another host than the machine itself.
+    #[track_caller]
+    pub(crate) fn listening_with(
+        conf: &str,
+        env: &[(&'static str, &str)],
+        host: Option<&Host>,
+    ) -> Self {
+        let how = How {
+            env: own(env),
+            args: &["--listen"],
+            network: host.map(Host::pid),
+        };
+        Self::launch_in_new_dir(&Account::unprivileged(), conf, how)
     }
 
     #[track_caller]
-    fn launch_in_new_dir(
-        account: &Account,
-        conf: &str,
-        env: &[(&'static str, &str)],
-        args: &'static [&'static str],
-    ) -> Self {
+    fn launch_in_new_dir(account: &Account, conf: &str, how: How) -> Self {
         assert!(
             !account.is_root(),
             "root's libvirtd would be the machine's own"
         );
         let dir = WorkDir::owned_by(account);
-        for name in ["home", "run", "config", "cache", "data", "pools"] {
-            make_dir(&dir.join(name), account);
-        }
-        make_dir(&dir.join("config/libvirt"), account);
-        fs::write(dir.join("config/libvirt/qemu.conf"), QEMU_CONF).unwrap();
-        let conf = format!("{LIBVIRTD_CONF}{conf}");
-        fs::write(dir.join("config/libvirt/libvirtd.conf"), conf).unwrap();
-        let env: Vec<_> = env
-            .iter()
-            .map(|(name, value)| (*name, (*value).to_owned()))
-            .collect();
-        let process = launch(dir.path(), account, &env, args);
+        furnish(dir.path(), account, conf);
+        let process = launch(dir.path(), account, &how);
         let mut daemon = Self {
             process,
             dir,
             account: account.clone(),
-            env,
-            args,
+            how,
         };
         let socket = daemon.socket();
         wait_until_it_serves(&mut daemon.process, &socket);
@@ -132,7 +144,7 @@ impl Libvirtd {
     #[track_caller]
     pub(crate) fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(self.dir.path(), &self.account, &self.env, self.args);
+        self.process = launch(self.dir.path(), &self.account, &self.how);
         let socket = self.socket();
         wait_until_it_serves(&mut self.process, &socket);
     }
@@ -176,24 +188,57 @@ impl Libvirtd {
     }
 }
 
-fn launch(dir: &Path, account: &Account, env: &[(&str, String)], args: &[&str]) -> Process {
-    let mut command = command(find_program("libvirtd"), Some(account));
+/// Makes a daemon's directories and files in `dir`.
+pub(crate) fn furnish(dir: &Path, account: &Account, conf: &str) {
+    for name in ["home", "run", "config", "cache", "data", "pools"] {
+        make_dir(&dir.join(name), account);
+    }
+    make_dir(&dir.join("config/libvirt"), account);
+    fs::write(dir.join("config/libvirt/qemu.conf"), QEMU_CONF).unwrap();
+    let conf = format!("{LIBVIRTD_CONF}{conf}");
+    fs::write(dir.join("config/libvirt/libvirtd.conf"), conf).unwrap();
+}
+
+fn own(env: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
+    let own = |(name, value): &(&'static str, &str)| (*name, (*value).to_owned());
+    env.iter().map(own).collect()
+}
+
+fn launch(dir: &Path, account: &Account, how: &How) -> Process {
+    let program = find_program("libvirtd");
+    let mut command = match how.network {
+        None => command(program, Some(account)),
+        Some(pid) => {
+            let mut command = command(find_program("nsenter"), None);
+            command
+                .arg(format!("--net=/proc/{pid}/ns/net"))
+                .arg(find_program("setpriv"))
+                .args(privileges(Some(account)))
+                .arg(program);
+            command
+        }
+    };
     command
-        .args(args)
+        .args(how.args)
         .env_clear()
         .env("PATH", "/usr/bin:/usr/sbin:/bin:/sbin")
         .env("LC_ALL", "C")
-        .envs(env.iter().map(|(name, value)| (name, value)));
-    for (variable, name) in [
+        .envs(how.env.iter().map(|(name, value)| (name, value)))
+        .envs(directories(dir));
+    Process::start("libvirtd", command)
+}
+
+/// The variables that tell a user's programs where their directories are, for a daemon in `dir`.
+pub(crate) fn directories(dir: &Path) -> impl Iterator<Item = (&'static str, PathBuf)> {
+    [
         ("HOME", "home"),
         ("XDG_RUNTIME_DIR", "run"),
         ("XDG_CONFIG_HOME", "config"),
         ("XDG_CACHE_HOME", "cache"),
         ("XDG_DATA_HOME", "data"),
-    ] {
-        command.env(variable, dir.join(name));
-    }
-    Process::start("libvirtd", command)
+    ]
+    .into_iter()
+    .map(|(variable, name)| (variable, dir.join(name)))
 }
 
 impl Drop for Libvirtd {

@@ -11,7 +11,7 @@
 //!   clients by TCP and TLS;
 //! - [`table`], [`value`], [`caller`]: any call of the protocol table, as any user; [`system`]: a
 //!   real daemon with all privileges and a polkit of its own; [`tenants`]: two tenants on it;
-//! - [`records`]: the audit file;
+//! - [`host`]: other hosts, as networks of their own; [`records`]: the audit file;
 //! - [`scene`]: the proxy between a scripted client and a scripted upstream, and what is counted
 //!   of it.
 
@@ -20,6 +20,7 @@ pub(crate) mod bus;
 pub(crate) mod caller;
 pub(crate) mod fake_upstream;
 pub(crate) mod guest;
+pub(crate) mod host;
 pub(crate) mod libvirtd;
 pub(crate) mod notify;
 pub(crate) mod passwords;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -129,6 +130,43 @@ impl Pki {
             fs::copy(self.file(name, "key"), dir.join("clientkey.pem")).unwrap();
         }
         dir.display().to_string()
+    }
+
+    /// A certificate of a daemon at this address, called `name`.
+    pub(crate) fn daemon(&self, name: &str, address: &str, more: &str) {
+        let lines = format!(
+            "cn = {name}\nip_address = {address}\ntls_www_server\nencryption_key\nsigning_key\n{more}"
+        );
+        self.sign(name, "ca", &lines);
+        // It runs as somebody else.
+        fs::set_permissions(
+            self.path(&format!("{name}.key")),
+            fs::Permissions::from_mode(0o644),
+        )
+        .unwrap();
+    }
+
+    /// Lines of a `libvirtd.conf`: listens there by TLS with such a certificate.
+    pub(crate) fn libvirtd_conf(&self, name: &str, address: &str, port: u16) -> String {
+        let (ca, cert, key) = (
+            self.file("ca", "pem"),
+            self.file(name, "pem"),
+            self.file(name, "key"),
+        );
+        format!(
+            "listen_addr = \"{address}\"\ntls_port = \"{port}\"\nca_file = \"{ca}\"\n\
+             cert_file = \"{cert}\"\nkey_file = \"{key}\"\n"
+        )
+    }
+
+    /// Keys of an upstream: who trusts the CA `ca` and shows the certificate of `client`.
+    pub(crate) fn upstream(&self, ca: &str, client: &str) -> String {
+        let (ca, cert, key) = (
+            self.file(ca, "pem"),
+            self.file(client, "pem"),
+            self.file(client, "key"),
+        );
+        format!("ca: {ca}, cert: {cert}, key: {key}")
     }
 
     /// What `certtool` prints of a certificate.

@@ -16,7 +16,7 @@ use super::account::Account;
 use super::wait::{DEADLINE, poll};
 
 /// The Debian package that has each program which the tests run.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 15] = [
     ("libvirtd", "libvirt-daemon"),
     ("virsh", "libvirt-clients"),
     ("python3", "python3-libvirt"),
@@ -29,6 +29,9 @@ const PACKAGES: [(&str, &str); 12] = [
     ("gnutls-cli", "gnutls-bin"),
     ("dbus-daemon", "dbus-daemon"),
     ("busctl", "systemd"),
+    ("ip", "iproute2"),
+    ("saslpasswd2", "sasl2-bin"),
+    ("virt-ssh-helper", "libvirt-daemon"),
 ];
 
 /// Finds a program of the system (never one of `/usr/local` or of a version manager, which may

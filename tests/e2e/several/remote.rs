@@ -1,0 +1,329 @@
+//! Daemons that are reached by TLS, by TCP and through programs: whom the proxy trusts, what it shows
+//! and proves, and what clients and the log hear where that is not enough.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use super::{at, helper};
+use crate::support::account::Account;
+use crate::support::fake_upstream::{FakeUpstream, Next};
+use crate::support::libvirtd::Libvirtd;
+use crate::support::pki::{Pki, free_port};
+use crate::support::policy::{CONNECT, listeners};
+use crate::support::process::{Output, find_program};
+use crate::support::proxy::{Proxy, ProxyBuilder};
+use crate::support::rpc_client::RpcClient;
+use crate::support::tool::virsh;
+use crate::support::wait::eventually;
+use crate::support::wire::{RpcError, procedure};
+use crate::support::workdir::{WorkDir, give, make_dir};
+use crate::support::xdr::{Reader, Writer};
+
+const ADDRESS: &str = "127.0.0.1";
+
+/// Certificates: a CA, the daemon `server` there, and `gateway`, who is the proxy.
+fn certificates(dir: &WorkDir) -> Pki {
+    let pki = Pki::new(&dir.join("pki"));
+    pki.daemon("daemon", ADDRESS, "");
+    pki.client("gateway", "ca", "");
+    pki
+}
+
+/// The proxy before upstreams that clients choose by `?to=NAME`.
+struct Choice {
+    proxy: Proxy,
+}
+
+impl Choice {
+    fn of(upstreams: &[(&str, String)]) -> Self {
+        Self::with(upstreams, |builder| builder)
+    }
+
+    fn with(upstreams: &[(&str, String)], how: impl FnOnce(ProxyBuilder) -> ProxyBuilder) -> Self {
+        let builder = ProxyBuilder::new(|dir| {
+            let mut policy = listeners(dir, "") + "upstreams:\n";
+            for (name, upstream) in upstreams {
+                policy += &format!("  {name}: {{ {upstream}, {CONNECT} }}\n");
+            }
+            policy += "routes:\n";
+            for (name, _) in upstreams {
+                policy += &format!("  - {{ uri: \"*:///*?to={name}\", upstream: {name} }}\n");
+            }
+            policy
+        });
+        Self {
+            proxy: how(builder).start(),
+        }
+    }
+
+    fn list(&self, name: &str) -> Output {
+        let uri = format!("test:///default?to={name}");
+        virsh(&self.proxy.uri(&uri, "sock"), &["list", "--name"]).run()
+    }
+
+    #[track_caller]
+    fn serves(&self, name: &str) {
+        assert_eq!(self.list(name).ok().trim(), "test", "{name}");
+    }
+
+    /// The client and the log are told why not, in these words.
+    #[track_caller]
+    fn refuses(&self, name: &str, why: &str) {
+        let error = self.list(name).failed();
+        let expected = format!("upstream '{name}': ");
+        assert!(
+            error.contains(&expected) && error.contains(why),
+            "{why:?} of {name}: {error}"
+        );
+        let log = self.proxy.process().stderr();
+        let is_told = |line: &String| {
+            line.contains("WARN") && line.contains(why) && line.contains(&format!("\"{name}\""))
+        };
+        eventually(&format!("the log says {why:?} of {name}"), || {
+            log.lines().iter().any(is_told)
+        });
+    }
+}
+
+#[test]
+fn certificates_that_do_not_do_are_told_of_in_clear_words() {
+    let dir = WorkDir::new();
+    let pki = certificates(&dir);
+    pki.ca("others", "Other CA");
+    pki.client("stranger", "others", "");
+    let past =
+        "activation_date = \"2019-01-01 00:00:00\"\nexpiration_date = \"2020-01-01 00:00:00\"\n";
+    pki.daemon("expired", ADDRESS, past);
+    pki.revoke(&["daemon"]);
+    let (port, expired_port) = (free_port(), free_port());
+    let conf = pki.libvirtd_conf("daemon", ADDRESS, port)
+        + "tls_allowed_dn_list = [\"O=Acme,CN=gateway\"]\n";
+    pki.client("not-on-the-list", "ca", "");
+    let _daemon = Libvirtd::listening(&conf);
+    let conf =
+        pki.libvirtd_conf("expired", ADDRESS, expired_port) + "tls_no_sanity_certificate = 1\n";
+    let _expired = Libvirtd::listening(&conf);
+
+    let to = |keys: String| format!("tls: \"{ADDRESS}:{port}\", {keys}");
+    let good = pki.upstream("ca", "gateway");
+    let ca = pki.path("ca.pem");
+    let scene = Choice::of(&[
+        ("good", to(good.clone())),
+        ("new", to(format!("{good}, min_version: \"1.3\""))),
+        (
+            "by-name",
+            format!("tls: \"localhost:{port}\", {good}, server_name: {ADDRESS}"),
+        ),
+        ("stranger", to(pki.upstream("ca", "stranger"))),
+        ("unlisted", to(pki.upstream("ca", "not-on-the-list"))),
+        ("nobody", to(format!("ca: {}, cert: none", ca.display()))),
+        ("name", to(format!("{good}, server_name: hv.example.com"))),
+        ("localhost", format!("tls: \"localhost:{port}\", {good}")),
+        ("distrusted", to(pki.upstream("others", "gateway"))),
+        (
+            "revoked",
+            to(format!("{good}, crl: {}", pki.path("crl.pem").display())),
+        ),
+        (
+            "expired",
+            format!("tls: \"{ADDRESS}:{expired_port}\", {good}"),
+        ),
+    ]);
+    for name in ["good", "new", "by-name"] {
+        scene.serves(name);
+    }
+    for (name, why) in [
+        ("stranger", "the daemon refused our certificate"),
+        ("unlisted", "the daemon refused our certificate"),
+        ("nobody", "the daemon refused us, who show no certificate"),
+        ("name", "hv.example.com"),
+        ("localhost", "localhost"),
+        ("distrusted", "UnknownIssuer"),
+        ("revoked", "evoked"),
+        ("expired", "expired"),
+    ] {
+        scene.refuses(name, why);
+    }
+    scene.serves("good");
+}
+
+/// What makes a daemon ask for a password, which alice has; and its environment.
+fn passwords(dir: &Path) -> String {
+    let account = Account::unprivileged();
+    let sasl = dir.join("sasl");
+    make_dir(&sasl, &account);
+    let database = sasl.join("passwords.db");
+    let mut command = Command::new(find_program("saslpasswd2"));
+    command
+        .args(["-p", "-c", "-a", "libvirt", "-f"])
+        .arg(&database)
+        .arg("alice");
+    let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, b"pencil").unwrap();
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+    give(&database, &account);
+    let text = format!(
+        "mech_list: SCRAM-SHA-256 SCRAM-SHA-512 PLAIN\nsasldb_path: {}\n",
+        database.display()
+    );
+    fs::write(sasl.join("libvirt.conf"), text).unwrap();
+    sasl.display().to_string()
+}
+
+#[test]
+fn a_password_is_proven_to_a_daemon_that_asks_for_it() {
+    let dir = WorkDir::new();
+    let pki = certificates(&dir);
+    let sasl = passwords(dir.path());
+    let port = free_port();
+    let conf = pki.libvirtd_conf("daemon", ADDRESS, port)
+        + "auth_tls = \"sasl\"\nauth_unix_rw = \"sasl\"\n";
+    let _daemon = Libvirtd::listening_with(&conf, &[("SASL_CONF_PATH", &sasl)], None);
+    for (name, password) in [("right", "pencil"), ("wrong", "crayon")] {
+        fs::write(dir.join(name), format!("{password}\n")).unwrap();
+        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let to = |user: &str, password: &str, more: &str| {
+        format!(
+            "tls: \"{ADDRESS}:{port}\", {}, sasl: {{ user: {user}, password_file: {}{more} }}",
+            pki.upstream("ca", "gateway"),
+            dir.join(password).display()
+        )
+    };
+    let scene = Choice::of(&[
+        ("any", to("alice", "right", "")),
+        (
+            "short",
+            to("alice", "right", ", mechanisms: [SCRAM-SHA-256]"),
+        ),
+        ("plain", to("alice", "right", ", mechanisms: [PLAIN]")),
+        ("wrong", to("alice", "wrong", "")),
+        ("unknown", to("bob", "right", "")),
+        (
+            "silent",
+            format!(
+                "tls: \"{ADDRESS}:{port}\", {}",
+                pki.upstream("ca", "gateway")
+            ),
+        ),
+    ]);
+    for name in ["any", "short", "plain"] {
+        scene.serves(name);
+    }
+    scene.refuses("wrong", "authentication failed");
+    scene.refuses("unknown", "authentication failed");
+    scene.refuses(
+        "silent",
+        "the daemon asks for SASL, and the policy names no `sasl` for it",
+    );
+    scene.serves("any");
+    // A new password is read when it is next asked for.
+    fs::write(dir.join("wrong"), "pencil\n").unwrap();
+    scene.serves("wrong");
+}
+
+#[test]
+fn plain_tcp_serves_on_this_host() {
+    let port = free_port();
+    let conf = format!(
+        "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"none\"\nlisten_addr = \"{ADDRESS}\"\ntcp_port = \"{port}\"\n"
+    );
+    let _daemon = Libvirtd::listening(&conf);
+    let nobody = free_port();
+    let scene = Choice::of(&[
+        ("by-address", format!("tcp: \"{ADDRESS}:{port}\"")),
+        ("by-name", format!("tcp: \"localhost:{port}\"")),
+        ("nobody", format!("tcp: \"{ADDRESS}:{nobody}\"")),
+    ]);
+    scene.serves("by-address");
+    scene.serves("by-name");
+    scene.refuses("nobody", "Connection refused");
+}
+
+/// A daemon behind a program that answers `CONNECT_SET_IDENTITY` by libvirt's own refusal.
+#[test]
+fn a_remote_that_takes_no_identity_is_used_as_the_policy_says() {
+    let daemon = FakeUpstream::scripted(|stream, frame| {
+        if frame.procedure != procedure::CONNECT_SET_IDENTITY {
+            return Next::Standard;
+        }
+        let error = RpcError {
+            code: 88,
+            domain: 55,
+            message: "access denied: 'connect' denied".to_owned(),
+            level: 2,
+        };
+        stream.send(&frame.error_reply(&error)).unwrap();
+        Next::Done
+    });
+    let dir = WorkDir::new();
+    // Where it makes a file of its own.
+    make_dir(&dir.join("libvirt"), &Account::unprivileged());
+    symlink(daemon.socket(), dir.join("libvirt/libvirt-sock")).unwrap();
+    let command = helper(dir.path(), "qemu:///session");
+    let upstreams =
+        ["require", "try", "never"].map(|how| (how, format!("{command}, identity: {how}")));
+    let scene = Choice::of(&upstreams);
+    let open = |name: &str| {
+        let mut client = RpcClient::connect(&scene.proxy.socket());
+        client.auth_list();
+        client.open(Some(&format!("test:///default?to={name}")), 0)
+    };
+    let error = open("require").unwrap_err();
+    assert!(
+        error.message.contains("upstream 'require': access denied"),
+        "{error:?}"
+    );
+    assert_eq!(daemon.identities().len(), 1);
+    open("try").unwrap();
+    assert_eq!(daemon.identities().len(), 2);
+    scene
+        .proxy
+        .process()
+        .stderr()
+        .wait_for("identity refused upstream=\"try\"");
+    open("never").unwrap();
+    assert_eq!(daemon.identities().len(), 2);
+}
+
+/// What asks for it, on a connection that is open.
+fn passes_descriptors(socket: &Path, uri: &str) -> bool {
+    let mut client = RpcClient::opened(socket, uri);
+    let answer = client.call(
+        procedure::CONNECT_SUPPORTS_FEATURE,
+        Writer::new().i32(8).end(),
+    );
+    Reader::new(&answer.body).i32() == 1
+}
+
+#[test]
+fn descriptors_are_announced_where_both_ends_pass_them() {
+    let dir = WorkDir::new();
+    let pki = certificates(&dir);
+    let port = free_port();
+    let daemon = Libvirtd::listening(&pki.libvirtd_conf("daemon", ADDRESS, port));
+    let far = format!(
+        "tls: \"{ADDRESS}:{port}\", {}",
+        pki.upstream("ca", "gateway")
+    );
+    let program = helper(&daemon.dir().join("run"), "qemu:///session");
+    let scene = Choice::of(&[("unix", at(&daemon)), ("tls", far), ("program", program)]);
+    for (name, expected) in [("unix", true), ("tls", false), ("program", false)] {
+        let uri = format!("test:///default?to={name}");
+        assert_eq!(
+            passes_descriptors(&scene.proxy.socket(), &uri),
+            expected,
+            "{name}"
+        );
+        let uri = format!("qemu:///session?to={name}");
+        assert_eq!(
+            passes_descriptors(&scene.proxy.socket(), &uri),
+            expected,
+            "{name}"
+        );
+    }
+}
