@@ -198,8 +198,10 @@ struct Daemon {
     file_changed: Arc<Notify>,
     renewal: Renewal,
     watchdog: Watchdog,
-    /// What the service manager was told last.
+    /// What the last reload has come to.
     status: String,
+    /// The status that the service manager was told last.
+    told: String,
 }
 
 #[derive(Debug)]
@@ -259,11 +261,12 @@ impl Daemon {
             renewal: Renewal::default(),
             watchdog: Watchdog::new(),
             status: String::new(),
+            told: String::new(),
         };
         daemon.set_watch();
         daemon.status = daemon.describe();
         tracing::info!("ready: {}", daemon.status);
-        daemon.notifier.ready(&daemon.status);
+        daemon.tell_status();
         Ok(daemon)
     }
 
@@ -288,7 +291,7 @@ impl Daemon {
                 }
                 () = self.file_changed.notified() => self.reloader.request(Cause::File),
                 () = self.renewal.step(&self.ctx) => {}
-                () = self.ctx.health.changed() => self.tell_status(),
+                () = self.ctx.health.changed() => self.tell_health(),
                 outcome = self.reloader.finished() => self.reloaded(outcome),
                 () = self.watchdog.due() => self.watchdog.check(&self.workers, &mut self.notifier),
             }
@@ -318,13 +321,24 @@ impl Daemon {
 
     /// Tells what the last reload has come to, and which daemons are down.
     fn tell_status(&mut self) {
-        if self.reloader.is_running() {
-            return;
+        if !self.reloader.is_running() {
+            self.told = self.full_status();
+            self.notifier.ready(&self.told);
         }
+    }
+
+    /// Tells which daemons are down, if that is not what was told last.
+    fn tell_health(&mut self) {
+        if self.told != self.full_status() {
+            self.tell_status();
+        }
+    }
+
+    fn full_status(&self) -> String {
         let policy = &self.ctx.policy.load().policy;
         match self.ctx.health.summary(policy, Instant::now()) {
-            Some(down) => self.notifier.ready(&format!("{}; {down}", self.status)),
-            None => self.notifier.ready(&self.status),
+            Some(down) => format!("{}; {down}", self.status),
+            None => self.status.clone(),
         }
     }
 

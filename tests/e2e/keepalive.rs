@@ -120,8 +120,11 @@ fn a_paused_client_is_dropped_and_harms_no_other() {
         1
     );
     paused.signal(Signal::CONT);
+    // It had answers to read, so that it may find out by what it writes or by what it reads.
     let said = paused.finish().ok();
-    assert_eq!(said, "READY\nclosed: reasons [1]\n4 threads had an error");
+    let ends = ["0", "1"]
+        .map(|reason| format!("READY\nclosed: reasons [{reason}]\n4 threads had an error"));
+    assert!(ends.contains(&said), "{said}");
 }
 
 /// Waits until a client that connects only now has been given up: whoever was silent before must
