@@ -165,6 +165,16 @@ fn an_answer_of_a_daemon_that_is_lost_does_not_count_while_others_answer() {
 }
 
 #[test]
+fn an_event_before_the_proxys_own_registration_is_confirmed_is_nobodys() {
+    let mut rig = under(ACME);
+    rig.client_sends(&suspend(1));
+    rig.daemon_sends(&event(70, domain("acme-1", 1), 2));
+    rig.client_gets_nothing();
+    rig.daemon_promises_events();
+    rig.client_gets_nothing();
+}
+
+#[test]
 fn hidden_events_stay_hidden_after_a_restart() {
     let mut rig = opened_under(ACME, back());
     let register = Msg::new(Header::remote_call(REGISTER, Serial(1)), |w| {
