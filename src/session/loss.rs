@@ -87,6 +87,7 @@ impl Session {
         let Phase::Serving(serving) = &mut self.phase else {
             return;
         };
+        let is_ending = self.draining || self.leaving.is_some();
         let link = serving.links.get_mut(place);
         let (id, upstream) = (link.id(), std::sync::Arc::clone(&link.upstream));
         let (name, why) = (&*upstream.name, lost.to_string());
@@ -103,7 +104,9 @@ impl Session {
             self.actions.push_back(Action::Unwell { id, why });
         }
         let fault = match lost {
-            _ if was_open && upstream.reconnect => Fault::upstream_restarts(name, &why),
+            _ if was_open && upstream.reconnect && !is_ending => {
+                Fault::upstream_restarts(name, &why)
+            }
             _ if was_open => Fault::upstream_lost(name, &why),
             Lost::TimedOut => Fault::open_timeout(name),
             _ => Fault::unreachable(name, &why),

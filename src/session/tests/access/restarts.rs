@@ -165,6 +165,35 @@ fn an_answer_of_a_daemon_that_is_lost_does_not_count_while_others_answer() {
 }
 
 #[test]
+fn an_event_before_the_proxys_own_registration_is_confirmed_is_nobodys() {
+    let mut rig = under(ACME);
+    rig.client_sends(&suspend(1));
+    rig.daemon_sends(&event(70, domain("acme-1", 1), 2));
+    rig.client_gets_nothing();
+    rig.daemon_promises_events();
+    rig.client_gets_nothing();
+}
+
+#[test]
+fn a_question_that_waits_keeps_its_serial_from_the_client() {
+    let mut rig = opened_under(ACME, back());
+    let network = Object::Network {
+        name: "acme-1",
+        uuid: uuid(1),
+    };
+    rig.client_sends(&on(remote::NETWORK_GET_AUTOSTART, 1, network));
+    let same = call(remote::CONNECT_GET_VERSION, u32::MAX);
+    rig.client_sends(&same);
+    rig.at("qemu").gets_nothing();
+    assert_eq!(rig.sent.len(), 1);
+    rig.at("network").opens();
+    let register = remote::CONNECT_NETWORK_EVENT_REGISTER_ANY;
+    let own = rig.at("network").says_yes(register, |w| _ = w.i32(1));
+    assert_eq!(own.header.serial, same.header.serial);
+    assert_eq!(rig.at("qemu").gets(), same);
+}
+
+#[test]
 fn hidden_events_stay_hidden_after_a_restart() {
     let mut rig = opened_under(ACME, back());
     let register = Msg::new(Header::remote_call(REGISTER, Serial(1)), |w| {
