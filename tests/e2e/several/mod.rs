@@ -2,6 +2,7 @@
 //! it, and nothing tells the client that there is more than one.
 
 mod gateway;
+mod health;
 mod hosts;
 mod reconnect;
 mod remote;
