@@ -4,6 +4,7 @@
 mod gateway;
 mod health;
 mod hosts;
+mod on_demand;
 mod reconnect;
 mod remote;
 
