@@ -7,6 +7,7 @@ mod hosts;
 mod on_demand;
 mod reconnect;
 mod remote;
+mod stateless;
 
 use std::fmt::Write;
 use std::fs;
