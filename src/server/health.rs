@@ -97,7 +97,8 @@ pub(crate) struct Ailing {
 
 impl Health {
     /// The addresses of an upstream, by their place: those that are well first, from another one
-    /// each time, so that load spreads.
+    /// each time, so that load spreads. One whose time to be tried again has come is among them:
+    /// with another one that is well, nobody else would ever find out.
     pub(super) fn order(&self, upstream: &Upstream, now: Instant) -> Vec<usize> {
         let count = upstream.addresses.len();
         let mut upstreams = self.upstreams();
@@ -107,7 +108,8 @@ impl Health {
         let places = (0..count).map(|step| turn.wrapping_add(step) % count);
         let is_down = |place: &usize| {
             let address = upstream.addresses.get(*place);
-            known.down.iter().any(|down| Some(&down.address) == address)
+            let mut downs = known.down.iter();
+            downs.any(|down| Some(&down.address) == address && !down.is_due(now))
         };
         let (down, mut well): (Vec<_>, Vec<_>) = places.partition(is_down);
         well.extend(down);
@@ -132,7 +134,7 @@ impl Health {
         if down.trouble != Trouble::Costly {
             return Ok(standing);
         }
-        if down.on_trial || now < down.next_try {
+        if !down.is_due(now) {
             return Err(down.refusal(&upstream.name, now));
         }
         down.on_trial = true;
@@ -242,6 +244,11 @@ fn entry<'k>(
 }
 
 impl Down {
+    /// It is time that somebody tries it.
+    fn is_due(&self, now: Instant) -> bool {
+        !self.on_trial && now >= self.next_try
+    }
+
     fn refusal(&self, upstream: &str, now: Instant) -> String {
         let Self { address, why, .. } = self;
         let since = now.saturating_duration_since(self.since).as_secs();

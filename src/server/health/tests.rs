@@ -148,9 +148,13 @@ fn load_spreads_over_the_addresses_that_are_well() {
     assert_eq!(order(&case), [1, 0, 2]);
     case.health.admit(&pool, 2, case.now).unwrap_err();
     case.health.admit(&pool, 1, case.now).unwrap();
+    // Its time has come, and one tries it in its turn.
     case.now += 2 * SECOND;
+    assert_eq!(order(&case), [2, 0, 1]);
     let trial = case.health.admit(&pool, 2, case.now).unwrap();
+    assert_eq!(order(&case), [0, 1, 2]);
     trial.opened_at(case.now);
+    assert_eq!(order(&case), [1, 2, 0]);
     assert_eq!(order(&case), [2, 0, 1]);
 }
 

@@ -2,9 +2,12 @@
 //! it, and nothing tells the client that there is more than one.
 
 mod gateway;
+mod health;
 mod hosts;
+mod on_demand;
 mod reconnect;
 mod remote;
+mod stateless;
 
 use std::fmt::Write;
 use std::fs;

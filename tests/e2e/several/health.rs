@@ -1,0 +1,273 @@
+//! Daemons that are down: one client pays for it, the others hear of it at once, and nobody has to do
+//! anything when they are up again.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
+
+use super::at;
+use crate::support::fake_upstream::FakeUpstream;
+use crate::support::libvirtd::Libvirtd;
+use crate::support::pki::{Pki, free_port};
+use crate::support::policy::{CONNECT, listeners};
+use crate::support::proxy::{Proxy, ProxyBuilder};
+use crate::support::rpc_client::RpcClient;
+use crate::support::wait::eventually;
+use crate::support::wire::{RpcError, status};
+use crate::support::workdir::WorkDir;
+
+const URI: &str = "test:///default";
+
+/// A port that takes no connection: what comes waits for a place in its queue, which is full.
+#[allow(dead_code, reason = "it is held")]
+struct Swallowing(Vec<OwnedFd>);
+
+impl Swallowing {
+    fn at(port: u16) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let make = || {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap()
+        };
+        let listener = make();
+        set_socket_reuseaddr(&listener, true).unwrap();
+        bind(&listener, &address).unwrap();
+        listen(&listener, 0).unwrap();
+        let mut all = vec![listener];
+        // One more than the queue takes, so that the kernel has begun to drop.
+        for _ in 0..3 {
+            let client = make();
+            _ = connect(&client, &address);
+            all.push(client);
+        }
+        Self(all)
+    }
+}
+
+/// A daemon that listens by plain TCP there.
+fn by_tcp(port: u16) -> Libvirtd {
+    Libvirtd::listening(&format!(
+        "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"none\"\nlisten_addr = \"127.0.0.1\"\n\
+         tcp_port = \"{port}\"\n"
+    ))
+}
+
+/// The proxy before `hv`, and before a daemon that is well.
+struct Scene {
+    proxy: Proxy,
+    _well: FakeUpstream,
+}
+
+impl Scene {
+    fn before(hv: &str) -> Self {
+        let well = FakeUpstream::start();
+        let proxy = ProxyBuilder::new(|dir| {
+            listeners(dir, "")
+                + &format!(
+                    "upstreams:
+  hv: {{ {hv}, connect_timeout: 2s }}
+  well: {{ unix: \"{}\", {CONNECT} }}
+routes:
+  - {{ uri: \"{URI}\", upstream: hv }}
+  - {{ uri: \"test:///well\", upstream: well }}
+",
+                    well.socket().display()
+                )
+        });
+        Self {
+            proxy: proxy.start(),
+            _well: well,
+        }
+    }
+
+    fn open(&self, uri: &str) -> Result<(), RpcError> {
+        let mut client = RpcClient::connect(&self.proxy.socket());
+        client.auth_list();
+        client.open(Some(uri), 0)
+    }
+
+    /// How long a client takes to be refused, and by what.
+    #[track_caller]
+    fn refusal(&self) -> (Duration, RpcError) {
+        let begun = Instant::now();
+        let error = self.open(URI).unwrap_err();
+        (begun.elapsed(), error)
+    }
+
+    /// The first client waits, and then nobody but whoever is the one to try again.
+    #[track_caller]
+    fn one_client_pays(&self) {
+        let (first, error) = self.refusal();
+        let is_told = error.message.contains("connecting to upstream 'hv'");
+        assert!(error.code == 68 && is_told, "{error:?}");
+        for _ in 0..3 {
+            let (next, error) = self.refusal();
+            assert!(next < first / 4, "{next:?} after {first:?}");
+            let parts = ["upstream 'hv': hv at ", " is down since ", ": ", "tried"];
+            let has_all = parts.iter().all(|part| error.message.contains(part));
+            assert!(has_all, "{error:?}");
+        }
+        self.open("test:///well").unwrap();
+        self.told(Some("1 of 2 upstreams down: hv"));
+        let waited = thread::scope(|scope| {
+            let clients: Vec<_> = (0..20).map(|_| scope.spawn(|| self.refusal().0)).collect();
+            let times = clients.into_iter().map(|client| client.join().unwrap());
+            times.filter(|time| *time > first / 2).count()
+        });
+        assert!(waited <= 1, "{waited} clients waited");
+    }
+
+    /// It is used again, and all is said once.
+    #[track_caller]
+    fn comes_back(&self) {
+        eventually("it is used again", || self.open(URI).is_ok());
+        self.told(None);
+        let log = self.proxy.process().stderr();
+        assert_eq!(log.count("driver daemon is down"), 1);
+        assert_eq!(log.count("driver daemon is up again"), 1);
+    }
+
+    /// Waits until the last status that was told is about daemons that are down, or not.
+    #[track_caller]
+    fn told(&self, down: Option<&str>) {
+        let what = down.map_or_else(|| "all are well".to_owned(), |down| format!("told: {down}"));
+        eventually(&what, || {
+            let messages = self.proxy.notified().lines();
+            let lines = messages.iter().flat_map(|message| message.lines());
+            let last = lines.filter(|line| line.starts_with("STATUS=")).next_back();
+            last.is_some_and(|last| match down {
+                Some(down) => last.ends_with(&format!("; {down}")),
+                None => !last.contains(" down"),
+            })
+        });
+    }
+}
+
+#[test]
+fn a_host_that_drops_what_it_is_sent_costs_one_client_its_time() {
+    let port = free_port();
+    let scene = Scene::before(&format!("tcp: \"127.0.0.1:{port}\""));
+    let silent = Swallowing::at(port);
+    scene.one_client_pays();
+    drop(silent);
+    let _daemon = by_tcp(port);
+    scene.comes_back();
+}
+
+#[test]
+fn a_port_that_accepts_and_says_nothing_costs_one_client_its_time() {
+    let port = free_port();
+    let scene = Scene::before(&format!("tcp: \"127.0.0.1:{port}\""));
+    let silent = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    scene.one_client_pays();
+    drop(silent);
+    let _daemon = by_tcp(port);
+    scene.comes_back();
+}
+
+#[test]
+fn a_port_that_begins_no_handshake_costs_one_client_its_time() {
+    let dir = WorkDir::new();
+    let pki = Pki::new(&dir.join("pki"));
+    pki.daemon("daemon", "127.0.0.1", "");
+    pki.client("gateway", "ca", "");
+    let port = free_port();
+    let keys = pki.upstream("ca", "gateway");
+    let scene = Scene::before(&format!("tls: \"127.0.0.1:{port}\", {keys}"));
+    let silent = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    scene.one_client_pays();
+    drop(silent);
+    let _daemon = Libvirtd::listening(&pki.libvirtd_conf("daemon", "127.0.0.1", port));
+    scene.comes_back();
+}
+
+#[test]
+fn a_daemon_that_is_stopped_costs_one_client_its_time() {
+    let mut daemon = Libvirtd::start();
+    let scene = Scene::before(&at(&daemon));
+    scene.open(URI).unwrap();
+    daemon.pause();
+    scene.one_client_pays();
+    daemon.resume();
+    scene.comes_back();
+}
+
+#[test]
+fn with_two_addresses_everybody_is_served_whichever_is_dead() {
+    let (dead, alive) = (free_port(), free_port());
+    let _daemon = by_tcp(alive);
+    let silent = Swallowing::at(dead);
+    let scene = Scene::before(&format!(
+        "tcp: [\"127.0.0.1:{dead}\", \"127.0.0.1:{alive}\"]"
+    ));
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| scene.open(URI).unwrap());
+        }
+    });
+    // With one left, the upstream is not down.
+    scene.told(None);
+    let log = scene.proxy.process().stderr();
+    assert_eq!(log.count("driver daemon is down"), 1);
+    // The dead one is found to be alive without anybody being refused.
+    drop(silent);
+    let _other = by_tcp(dead);
+    eventually("both are used", || {
+        scene.open(URI).unwrap();
+        log.count("driver daemon is up again") == 1
+    });
+}
+
+/// A connection that is open: a daemon of one driver falls silent, and is there again.
+#[test]
+fn a_far_daemon_that_is_stopped_fails_its_calls_and_no_others() {
+    const NUM_OF_DOMAINS: i32 = 51;
+    const NUM_OF_POOLS: i32 = 71;
+    let dir = WorkDir::new();
+    let pki = Pki::new(&dir.join("pki"));
+    pki.daemon("daemon", "127.0.0.1", "");
+    pki.client("gateway", "ca", "");
+    let port = free_port();
+    let domains = Libvirtd::start();
+    let mut storage = Libvirtd::listening(&pki.libvirtd_conf("daemon", "127.0.0.1", port));
+    let proxy = ProxyBuilder::new(|dir| {
+        listeners(dir, "keepalive: { interval: never }")
+            + &format!(
+                "upstreams:
+  domains: {{ {}, {CONNECT} }}
+  storage: {{ tls: \"127.0.0.1:{port}\", {}, connect_timeout: 2s, keepalive: {{ interval: 1s, count: 1 }} }}
+routes:
+  - {{ uri: \"qemu:///session\", upstream: domains, drivers: {{ storage: storage }} }}
+",
+                at(&domains),
+                pki.upstream("ca", "gateway")
+            )
+    })
+    .start();
+    let mut client = RpcClient::opened(&proxy.socket(), "qemu:///session");
+    let mut call = |procedure| {
+        let answer = client.call(procedure, Vec::new());
+        match answer.status {
+            status::OK => Ok(()),
+            _ => Err(answer.error().message),
+        }
+    };
+    call(NUM_OF_POOLS).unwrap();
+    storage.pause();
+    let silent = call(NUM_OF_POOLS).unwrap_err();
+    assert!(
+        silent.contains("upstream 'storage': the daemon does not answer"),
+        "{silent}"
+    );
+    call(NUM_OF_DOMAINS).unwrap();
+    let known = call(NUM_OF_POOLS).unwrap_err();
+    assert!(known.contains("is down since"), "{known}");
+    call(NUM_OF_DOMAINS).unwrap();
+    storage.resume();
+    eventually("storage serves again", || call(NUM_OF_POOLS).is_ok());
+    call(NUM_OF_DOMAINS).unwrap();
+}
