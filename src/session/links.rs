@@ -71,6 +71,9 @@ pub(super) struct Link {
     patience: Option<Instant>,
     /// How long to rest before the next try.
     rest: Duration,
+    /// It was opened again, and has answered no call since. Lost like that, it is not dialled once
+    /// more at once: it may die of being opened.
+    pub(super) is_unproven: bool,
     /// Why it was lost, or could not be opened: the payload of an error.
     fault: Vec<u8>,
 }
@@ -385,9 +388,8 @@ impl Links {
     pub(super) fn opened(&mut self, place: Place, opened: Opened, actions: &mut VecDeque<Action>) {
         let link = self.get_mut(place);
         link.state = State::Open(opened);
-        link.has_served = true;
+        link.is_unproven = std::mem::replace(&mut link.has_served, true);
         link.patience = None;
-        link.rest = FIRST_REST;
         actions.push_back(Action::Opened(link.id));
         link.flush(actions);
     }
@@ -440,8 +442,13 @@ impl Links {
         let comes_back = link.has_served && link.upstream.reconnect && !is_ending;
         if was_open && comes_back {
             link.patience = Some(now + link.upstream.connect_timeout);
-            link.rest = FIRST_REST;
-            link.state = State::Resting(now);
+            if link.is_unproven {
+                link.state = State::Resting(now + link.rest);
+                link.rest = LAST_REST.min(link.rest * 2);
+            } else {
+                link.rest = FIRST_REST;
+                link.state = State::Resting(now);
+            }
             return true;
         }
         if link.patience.is_some_and(|patience| now >= patience) {
@@ -505,6 +512,7 @@ impl Link {
             backlog: Backlog::default(),
             patience: None,
             rest: FIRST_REST,
+            is_unproven: false,
             fault: Vec::new(),
         }
     }

@@ -378,6 +378,7 @@ impl Session {
             self.fail_calls(vec![call], &payload, now);
             return Some(Verdict::Consumed);
         }
+        serving.links.get_mut(place).is_unproven = false;
         let good = header.status == Status::OK;
         match call.effect {
             Effect::OpenStream if good => serving.streams.open(&call),

@@ -46,6 +46,12 @@ impl Access {
                 // The frame is offered again when the daemon has answered.
                 match self.tasks.take_held(header.serial) {
                     Held::Waiting => {}
+                    // The daemon has gone meanwhile. Whoever waits for it longer keeps all that
+                    // comes after it waiting.
+                    Held::Ready(task) if !task.answers.is_empty() => {
+                        self.refuse_undecided(header, line);
+                        return Some(Verdict::Consumed);
+                    }
                     Held::Ready(_) | Held::New => {
                         let task = Task::new(Kind::Held, header, &[], Answers::new(), line.now);
                         let question = Question::Release(watch, callback);

@@ -290,3 +290,18 @@ fn for_whom_a_client_calls_is_not_changed_behind_an_open_daemon() {
     );
     rig.at("qemu").gets_nothing();
 }
+
+#[test]
+fn a_daemon_that_dies_of_being_opened_is_not_dialled_without_a_pause() {
+    let mut rig = coming_back();
+    rig.at("qemu").dies();
+    rig.at("qemu").opens();
+    rig.at("qemu").dies();
+    assert_eq!(rig.dials("qemu"), 2);
+    rig.wait(SECOND);
+    rig.at("qemu").opens();
+    // One that has answered again has only been restarted.
+    rig.at("qemu").serves(&call(VERSION_OF, 1));
+    rig.at("qemu").dies();
+    assert_eq!(rig.dials("qemu"), 4);
+}

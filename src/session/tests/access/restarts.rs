@@ -108,6 +108,7 @@ fn a_call_that_waits_for_an_answer_fails_with_the_daemon_once() {
 fn a_call_that_waits_for_a_dead_daemon_is_decided_on_by_the_next() {
     let mut rig = restarted([true, true]);
     rig.at("qemu").dies();
+    rig.wait(SECOND);
     rig.client_sends(&suspend(3));
     rig.at("qemu").opens();
     rig.daemon_promises_events();
