@@ -42,6 +42,10 @@ impl Feature {
     pub const FD_PASSING: Self = Self(8);
     /// The peer answers pings.
     pub const KEEPALIVE: Self = Self(10);
+    /// Events come by registrations that have numbers.
+    pub const EVENT_CALLBACK: Self = Self(14);
+    /// The peer tells of a hypervisor's connection that is lost.
+    pub const CLOSE_CALLBACK: Self = Self(15);
 
     /// Reads the argument.
     pub fn decode(payload: &[u8]) -> Result<Self, XdrError> {

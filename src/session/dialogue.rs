@@ -34,6 +34,8 @@ pub(super) struct Dialogue {
     connected: Option<bool>,
     waiting: Vec<Own>,
     answers_pings: bool,
+    /// Features that libvirt's clients ask for after each open.
+    features: Option<Features>,
     /// Arguments of `CONNECT_SET_IDENTITY` as the client has sent them, which is trusted to say for
     /// whom it calls.
     forwarded: Option<Arc<[u8]>>,
@@ -43,12 +45,36 @@ pub(super) struct Dialogue {
     next_serial: u32,
 }
 
+/// What the daemon said of the features that libvirt's clients ask for after each open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Features([Option<i32>; Self::ASKED.len()]);
+
+impl Features {
+    const ASKED: [Feature; 2] = [Feature::EVENT_CALLBACK, Feature::CLOSE_CALLBACK];
+
+    /// What was said of one; `None`: it is to be asked.
+    pub(super) fn get(&self, feature: Feature) -> Option<i32> {
+        let mut all = Self::ASKED.into_iter().zip(self.0);
+        all.find(|(asked, _)| *asked == feature)?.1
+    }
+}
+
 /// A call of the proxy's own that has not been answered.
 #[derive(Debug, Clone, Copy)]
 struct Own {
     header: Header,
-    /// The place of the registration that it makes again.
-    again: Option<usize>,
+    what: What,
+}
+
+/// What a call of the proxy's own is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// A step of the dialogue.
+    Step,
+    /// The registration of this place, made again.
+    Again(usize),
+    /// The feature of this place.
+    Feature(usize),
 }
 
 /// How far it has come.
@@ -71,6 +97,7 @@ pub(super) struct Opened {
     pub(super) keepalive: Option<Keepalive>,
     /// Its connection carries descriptors.
     pub(super) descriptors: bool,
+    pub(super) features: Features,
 }
 
 impl Dialogue {
@@ -98,11 +125,19 @@ impl Dialogue {
             connected: None,
             waiting: Vec::new(),
             answers_pings: false,
+            features: None,
             forwarded,
             is_forwarded: false,
             is_open: false,
             next_serial: u32::MAX,
         }
+    }
+
+    /// Has it ask for what clients ask for first, beside its last step, so that they are answered
+    /// without the daemon.
+    pub(super) fn with_features(mut self) -> Self {
+        self.features = Some(Features::default());
+        self
     }
 
     pub(super) fn id(&self) -> UpstreamId {
@@ -141,7 +176,8 @@ impl Dialogue {
         procedure: Procedure,
         arguments: impl FnOnce(&mut Writer<'_>),
     ) {
-        self.own_call(out, (Program::REMOTE, procedure), None, arguments);
+        let call = (Program::REMOTE, procedure);
+        self.own_call(out, call, What::Step, arguments);
     }
 
     /// Appends a call of the proxy's own. No frame of the client's travels before the dialogue is
@@ -150,7 +186,7 @@ impl Dialogue {
         &mut self,
         out: &mut Vec<u8>,
         (program, procedure): (Program, Procedure),
-        again: Option<usize>,
+        what: What,
         arguments: impl FnOnce(&mut Writer<'_>),
     ) {
         let serial = Serial(self.next_serial);
@@ -159,7 +195,7 @@ impl Dialogue {
             program,
             ..Header::remote_call(procedure, serial)
         };
-        self.waiting.push(Own { header, again });
+        self.waiting.push(Own { header, what });
         frame::write(out, header, arguments);
     }
 
@@ -209,27 +245,34 @@ impl Dialogue {
             return Progress::Lost(Lost::Protocol("a reply that nobody waits for".into()));
         };
         let mut out = Vec::new();
-        let step = match (frame.header.status, own.again) {
-            (Status::OK, Some(place)) => {
+        let step = match (frame.header.status, own.what) {
+            (Status::OK, What::Again(place)) => {
                 callbacks.made_again(place, frame.payload);
                 Ok(())
             }
-            (Status::OK, None) => self.step(own.header.procedure, frame, facts, &mut out, actions),
-            (Status::ERROR, Some(_)) => {
+            (Status::OK, What::Feature(place)) => self.note_feature(place, frame.payload),
+            // The client may ask.
+            (Status::ERROR, What::Feature(_)) => Ok(()),
+            (Status::OK, What::Step) => {
+                self.step(own.header.procedure, frame, facts, &mut out, actions)
+            }
+            (Status::ERROR, What::Again(_)) => {
                 let error = fault::message(frame.payload).unwrap_or_default();
                 let upstream = &*self.upstream.name;
                 tracing::warn!(upstream, error, "a registration for events is lost");
                 Ok(())
             }
-            (Status::ERROR, None) => self.fail_step(own.header.procedure, frame.payload, &mut out),
+            (Status::ERROR, What::Step) => {
+                self.fail_step(own.header.procedure, frame.payload, &mut out)
+            }
             _ => Err(Progress::Lost(UNREADABLE)),
         };
         if let Err(end) = step {
             return end;
         }
-        if self.waiting.is_empty() && self.is_open && own.again.is_none() {
+        if self.waiting.is_empty() && self.is_open && !matches!(own.what, What::Again(_)) {
             for (place, program, register, arguments) in callbacks.again() {
-                let again = Some(place);
+                let again = What::Again(place);
                 self.own_call(&mut out, (program, register), again, |writer| {
                     writer.raw(arguments);
                 });
@@ -252,6 +295,7 @@ impl Dialogue {
         Progress::Opened(Opened {
             keepalive,
             descriptors: self.connected == Some(true),
+            features: self.features.unwrap_or_default(),
         })
     }
 
@@ -300,14 +344,41 @@ impl Dialogue {
             remote::CONNECT_SUPPORTS_FEATURE => {
                 self.answers_pings = args::decode_word(payload).map_err(unreadable)? != 0;
             }
-            remote::CONNECT_OPEN if self.upstream.identity != ForwardIdentity::Never => {
-                let params = identity::params(facts);
-                self.call(out, remote::CONNECT_SET_IDENTITY, |writer| {
-                    args::encode_identity(&params, writer);
-                });
+            remote::CONNECT_OPEN => {
+                if self.upstream.identity == ForwardIdentity::Never {
+                    self.forward(out);
+                } else {
+                    let params = identity::params(facts);
+                    self.call(out, remote::CONNECT_SET_IDENTITY, |writer| {
+                        args::encode_identity(&params, writer);
+                    });
+                }
+                self.ask_features(out);
             }
-            remote::CONNECT_OPEN | remote::CONNECT_SET_IDENTITY => self.forward(out),
+            remote::CONNECT_SET_IDENTITY => self.forward(out),
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Asks for features, which costs no round trip of its own.
+    fn ask_features(&mut self, out: &mut Vec<u8>) {
+        if self.features.is_none() {
+            return;
+        }
+        for (place, feature) in Features::ASKED.into_iter().enumerate() {
+            let call = (Program::REMOTE, remote::CONNECT_SUPPORTS_FEATURE);
+            self.own_call(out, call, What::Feature(place), |writer| {
+                _ = writer.i32(feature.0)
+            });
+        }
+    }
+
+    fn note_feature(&mut self, place: usize, payload: &[u8]) -> Result<(), Progress> {
+        let answer = args::decode_word(payload).map_err(|_| Progress::Lost(UNREADABLE))?;
+        let features = self.features.as_mut().map(|features| &mut features.0);
+        if let Some(slot) = features.and_then(|features| features.get_mut(place)) {
+            *slot = Some(answer);
         }
         Ok(())
     }

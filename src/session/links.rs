@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use super::access::NoteId;
 use super::callbacks::{self, Callbacks};
 use super::calls::{Call, Calls, Effect};
-use super::dialogue::{Dialogue, Opened};
+use super::dialogue::{Dialogue, Features, Opened};
 use super::keepalive::Keepalive;
 use super::{Action, Peer, UpstreamId, Verdict};
 use crate::policy::model::{Target, Upstream};
+use crate::protocol::args::Feature;
 use crate::protocol::driver::Driver;
 use crate::protocol::frame::Frame;
 use crate::protocol::header::{Header, MessageType, Procedure, Program};
@@ -40,6 +41,8 @@ pub(super) const PRIMARY: Place = Place(0);
 pub(super) struct Links {
     primary: Link,
     others: Vec<Link>,
+    /// What the primary said of features when it was opened first.
+    features: Features,
     /// Which of them serves each driver.
     places: [Place; Driver::ALL.len()],
     flags: u32,
@@ -148,11 +151,13 @@ impl Links {
     ) -> Self {
         let mut primary = Link::new(Arc::clone(&target.upstream), target.open_uri.clone(), false);
         primary.id = id;
+        let features = opened.features;
         primary.state = State::Open(opened);
         primary.has_served = true;
         let mut links = Self {
             primary,
             others: Vec::new(),
+            features,
             places: [PRIMARY; Driver::ALL.len()],
             flags,
             forwarded: None,
@@ -185,6 +190,11 @@ impl Links {
         self.others
             .push(Link::new(Arc::clone(upstream), open_uri, fallback));
         Place(self.others.len())
+    }
+
+    /// What the primary said of a feature; `None`: it is to be asked.
+    pub(super) fn feature(&self, feature: Feature) -> Option<i32> {
+        self.features.get(feature)
     }
 
     pub(super) fn get(&self, Place(place): Place) -> &Link {

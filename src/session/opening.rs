@@ -141,7 +141,7 @@ impl Session {
         let id = UpstreamId(self.next_upstream);
         self.next_upstream = self.next_upstream.wrapping_add(1);
         let (upstream, uri) = (&target.upstream, &target.open_uri);
-        Dialogue::dial(id, upstream, uri, flags, None, &mut self.actions, now)
+        Dialogue::dial(id, upstream, uri, flags, None, &mut self.actions, now).with_features()
     }
 
     /// The target cannot be used: the next one, or an error for the client.

@@ -12,6 +12,7 @@ use super::deadly;
 use super::links::{Link, Links, PRIMARY, Place};
 use super::streams::{self, Streams};
 use super::{Action, Lost, Peer, Phase, Router, Session, Setup, UpstreamId, Verdict};
+use crate::protocol::args::Feature;
 use crate::protocol::fault::Fault;
 use crate::protocol::frame::Frame;
 use crate::protocol::header::{Header, MessageType, Procedure, Program, Serial, Status};
@@ -92,6 +93,20 @@ impl Serving {
     /// There are rules about what the client may do.
     pub(super) fn has_rules(&self) -> bool {
         self.access.is_some()
+    }
+
+    /// The answer to a question for a feature, where the daemon has given it before and the rules
+    /// let the client ask.
+    fn known_feature(&self, frame: &Frame<'_>) -> Option<i32> {
+        let (program, procedure) = (frame.header.program, frame.header.procedure);
+        if (program, procedure) != (Program::REMOTE, remote::CONNECT_SUPPORTS_FEATURE) {
+            return None;
+        }
+        let access = self.access.as_deref();
+        if access.is_some_and(|access| !access.relays(program, procedure)) {
+            return None;
+        }
+        self.links.feature(Feature::decode(frame.arguments()).ok()?)
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -217,6 +232,10 @@ impl Session {
         };
         if let Some(fault) = fault {
             self.refuse(header, &fault);
+            return Verdict::Consumed;
+        }
+        if let Some(answer) = serving.known_feature(frame) {
+            self.reply(header, |writer| _ = writer.i32(answer));
             return Verdict::Consumed;
         }
         if serving.calls.len() >= CALLS

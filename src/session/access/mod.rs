@@ -174,6 +174,11 @@ impl Access {
         }
     }
 
+    /// Calls of this procedure pass whatever they carry.
+    pub(super) fn relays(&self, program: Program, procedure: Procedure) -> bool {
+        self.open || matches!(self.table.gate(program, procedure), Gate::Relay)
+    }
+
     /// A call of the client's waits for a decision under this serial.
     pub(super) fn uses(&self, serial: Serial) -> bool {
         self.tasks.uses(serial)

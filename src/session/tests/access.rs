@@ -688,3 +688,11 @@ fn in_shadow_all_passes_and_what_would_not_is_recorded() {
     let recorded = |action: &Action| matches!(action, Action::Audit(_));
     assert!(rig.asked.iter().any(recorded));
 }
+
+#[test]
+fn a_feature_is_told_to_nobody_whom_the_rules_do_not_let_ask() {
+    let mut rig = Rig::opened();
+    rig.router.access = table("\n  - { who: '*', allow: ['domain:*'] }\n");
+    rig.router.generation += 1;
+    assert_eq!(rig.refuses(&feature(1, 14)).0, 88);
+}

@@ -220,3 +220,35 @@ fn a_good_reply_with_an_unreadable_body_is_given_up() {
         assert!(text.contains("broke the protocol"), "{text}");
     }
 }
+
+#[test]
+fn a_feature_that_the_daemon_did_not_tell_of_is_asked_by_the_client() {
+    for good in [true, false] {
+        let mut rig = Options {
+            answers_features: false,
+            ..Options::default()
+        }
+        .start();
+        let open = connect_open(0, Some("good:///"), 0);
+        rig.client_sends(&open);
+        rig.daemon_opens();
+        for _ in 0..2 {
+            let asked = rig.daemon_gets();
+            assert_eq!(asked.header.procedure, remote::CONNECT_SUPPORTS_FEATURE);
+            rig.client_gets_nothing();
+            let answer = match good {
+                true => asked.reply(|writer| _ = writer.i32(0)),
+                false => asked.error("no"),
+            };
+            rig.daemon_sends(&answer);
+        }
+        assert_eq!(rig.client_gets(), open.reply(|_| ()));
+        let asked = feature(1, 15);
+        rig.client_sends(&asked);
+        if good {
+            assert_eq!(rig.client_gets(), asked.reply(|writer| _ = writer.i32(0)));
+        } else {
+            assert_eq!(rig.daemon_gets(), asked);
+        }
+    }
+}

@@ -179,7 +179,7 @@ fn features_of_the_proxys_own_are_answered_here_and_others_by_the_daemon() {
     let keepalive = feature(1, Feature::KEEPALIVE.0);
     rig.client_sends(&keepalive);
     assert_eq!(rig.client_gets(), keepalive.reply(|w| _ = w.i32(1)));
-    for number in [Feature::FD_PASSING.0, 14, 15, 1, -1] {
+    for number in [Feature::FD_PASSING.0, 13, 16, 1, -1] {
         let asked = feature(2, number);
         rig.relays(&asked);
         rig.delivers(&asked.reply(|w| _ = w.i32(1)));

@@ -99,6 +99,7 @@ pub(super) struct Rig {
     pub(super) ends: Vec<End>,
     /// What the session asked of the world outside: who the client is, turns, records.
     pub(super) asked: VecDeque<Action>,
+    answers_features: bool,
 }
 
 /// What a test may choose before the client connects.
@@ -111,6 +112,8 @@ pub(super) struct Options {
     pub(super) drivers: Vec<(Driver, Upstream, bool)>,
     pub(super) auth: Auth,
     pub(super) forwarder: bool,
+    /// Daemons answer at once what the proxy asks beside its last step.
+    pub(super) answers_features: bool,
 }
 
 impl Default for Options {
@@ -139,6 +142,7 @@ impl Default for Options {
             drivers: Vec::new(),
             auth: Auth::None,
             forwarder: false,
+            answers_features: true,
         }
     }
 }
@@ -180,6 +184,7 @@ impl Options {
             dialled: BTreeMap::new(),
             ends: Vec::new(),
             asked: VecDeque::new(),
+            answers_features: self.answers_features,
         }
     }
 
@@ -246,6 +251,7 @@ impl Rig {
     }
 
     pub(super) fn carry_out(&mut self) {
+        let mut features = Vec::new();
         while let Some(action) = self.session.poll_action() {
             match action {
                 Action::Send { to, bytes } => {
@@ -258,7 +264,16 @@ impl Rig {
                             &mut dialled.inbox
                         }
                     };
-                    inbox.extend(split(&bytes));
+                    for msg in split(&bytes) {
+                        match to {
+                            Peer::Upstream(id)
+                                if self.answers_features && is_question_for_a_feature(&msg) =>
+                            {
+                                features.push((id, msg));
+                            }
+                            _ => inbox.push_back(msg),
+                        }
+                    }
                 }
                 Action::Connect {
                     id: UpstreamId(id),
@@ -294,6 +309,9 @@ impl Rig {
                 Action::Close => self.ends.push(End::Close),
                 Action::Abort => self.ends.push(End::Abort),
             }
+        }
+        for (id, question) in features {
+            self.upstream_sends(id, &question.reply(|writer| _ = writer.i32(1)));
         }
     }
 
@@ -608,4 +626,13 @@ impl At<'_> {
         self.relays(call);
         self.delivers(&call.reply(|writer| _ = writer.u32(call.header.serial.0)));
     }
+}
+
+/// The proxy asks for a feature that clients ask for after each open.
+fn is_question_for_a_feature(msg: &Msg) -> bool {
+    let asked = [14u32, 15].map(u32::to_be_bytes);
+    msg.header.procedure == remote::CONNECT_SUPPORTS_FEATURE
+        && msg.header.kind == MessageType::CALL
+        && msg.header.serial.0 > u32::MAX - 64
+        && asked.iter().any(|feature| msg.payload == feature)
 }
