@@ -137,8 +137,8 @@ routes:
         let what = down.map_or_else(|| "all are well".to_owned(), |down| format!("told: {down}"));
         eventually(&what, || {
             let messages = self.proxy.notified().lines();
-            let lines = messages.iter().flat_map(|message| message.lines());
-            let last = lines.filter(|line| line.starts_with("STATUS=")).next_back();
+            let mut lines = messages.iter().flat_map(|message| message.lines());
+            let last = lines.rfind(|line| line.starts_with("STATUS="));
             last.is_some_and(|last| match down {
                 Some(down) => last.ends_with(&format!("; {down}")),
                 None => !last.contains(" down"),

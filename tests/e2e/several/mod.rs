@@ -4,6 +4,8 @@
 mod gateway;
 mod health;
 mod hosts;
+#[cfg(feature = "gssapi")]
+mod kerberos;
 mod on_demand;
 mod reconnect;
 mod remote;
