@@ -7,6 +7,7 @@ mod hosts;
 #[cfg(feature = "gssapi")]
 mod kerberos;
 mod on_demand;
+mod programs;
 mod reconnect;
 mod remote;
 mod stateless;

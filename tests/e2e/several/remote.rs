@@ -34,16 +34,12 @@ fn certificates(dir: &WorkDir) -> Pki {
 }
 
 /// The proxy before upstreams that clients choose by `?to=NAME`.
-struct Choice {
-    proxy: Proxy,
+pub(super) struct Choice {
+    pub(super) proxy: Proxy,
 }
 
 impl Choice {
-    fn of(upstreams: &[(&str, String)]) -> Self {
-        Self::with(upstreams, |builder| builder)
-    }
-
-    fn with(upstreams: &[(&str, String)], how: impl FnOnce(ProxyBuilder) -> ProxyBuilder) -> Self {
+    pub(super) fn of(upstreams: &[(&str, String)]) -> Self {
         let builder = ProxyBuilder::new(|dir| {
             let mut policy = listeners(dir, "") + "upstreams:\n";
             for (name, upstream) in upstreams {
@@ -56,7 +52,7 @@ impl Choice {
             policy
         });
         Self {
-            proxy: how(builder).start(),
+            proxy: builder.start(),
         }
     }
 
@@ -66,13 +62,13 @@ impl Choice {
     }
 
     #[track_caller]
-    fn serves(&self, name: &str) {
+    pub(super) fn serves(&self, name: &str) {
         assert_eq!(self.list(name).ok().trim(), "test", "{name}");
     }
 
     /// The client and the log are told why not, in these words.
     #[track_caller]
-    fn refuses(&self, name: &str, why: &str) {
+    pub(super) fn refuses(&self, name: &str, why: &str) {
         let error = self.list(name).failed();
         let expected = format!("upstream '{name}': ");
         assert!(
@@ -405,5 +401,41 @@ fn a_call_with_descriptors_for_a_far_daemon_fails_alone() {
     drop(client);
     eventually("nothing is left open", || {
         scene.proxy.process().open_fds() <= before
+    });
+}
+
+/// Certificates are files that are renewed; whoever mends them need not wait for anything.
+#[test]
+fn a_new_certificate_of_the_proxys_is_shown_and_tried_at_once() {
+    let dir = WorkDir::new();
+    let pki = certificates(&dir);
+    pki.client("mistaken", "ca", "");
+    let port = free_port();
+    let conf = pki.libvirtd_conf("daemon", ADDRESS, port)
+        + "tls_allowed_dn_list = [\"O=Acme,CN=gateway\"]\n";
+    let _daemon = Libvirtd::listening(&conf);
+    let show = |name: &str| {
+        for kind in ["key", "pem"] {
+            let file = |name: &str| pki.path(&format!("{name}.{kind}"));
+            fs::copy(file(name), file("new")).unwrap();
+            fs::rename(file("new"), file("shown")).unwrap();
+        }
+    };
+    show("mistaken");
+    let keys = pki.upstream("ca", "shown");
+    let scene = Choice::of(&[("hv", format!("tls: \"{ADDRESS}:{port}\", {keys}"))]);
+    scene.refuses("hv", "the daemon refused our certificate");
+    // It is left alone for longer each time.
+    eventually("it was tried more than once", || {
+        let error = scene.list("hv").failed();
+        error.contains("tried again in 4 s")
+    });
+    show("gateway");
+    let log = scene.proxy.process().stderr();
+    log.wait_for("certificates and passwords read again");
+    eventually("it is used", || scene.list("hv").status.success());
+    show("mistaken");
+    eventually("the new one is shown", || {
+        !scene.list("hv").status.success()
     });
 }
