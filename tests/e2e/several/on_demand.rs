@@ -139,6 +139,20 @@ fn nobody_is_refused_while_a_daemon_that_is_started_on_demand_ends() {
 }
 
 #[test]
+fn a_daemon_that_was_started_outlives_the_proxy() {
+    let mut user = User::start(&started_by("libvirtd, --timeout=30"));
+    drop(user.connect());
+    let daemon = user.daemon();
+    user.proxy.restart();
+    // Nobody reads any more what it says.
+    for _ in 0..20 {
+        drop(user.connect());
+    }
+    assert_eq!(user.daemon(), daemon);
+    assert_eq!(user.log().count("started "), 0);
+}
+
+#[test]
 fn a_program_that_cannot_start_a_daemon_says_why() {
     let user = User::start(&started_by("sh, -c, \"echo no such driver >&2; exit 3\""));
     let refused = || {
