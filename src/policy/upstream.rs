@@ -136,6 +136,14 @@ impl Upstream {
             _ => None,
         })
     }
+
+    /// Whether the layer that SASL puts around the connection is all that protects it: a daemon
+    /// that does not ask for SASL is not spoken to.
+    #[must_use]
+    pub fn is_sealed_by_sasl(&self) -> bool {
+        let mut addresses = self.addresses.iter();
+        self.sasl.is_some() && addresses.any(|address| matches!(address, Address::Tcp { .. }))
+    }
 }
 
 impl ClientSasl {

@@ -257,7 +257,12 @@ impl Down {
             // Rounded up: it is not before.
             left => format!("tried again in {} s", left.as_millis().div_ceil(1000)),
         };
-        format!("{upstream} at {address} is down since {since} s: {why}; {next}")
+        let place = match address {
+            // Its arguments are nothing for clients.
+            Address::Command(_) => String::new(),
+            address => format!(" at {address}"),
+        };
+        format!("{upstream}{place} is down since {since} s: {why}; {next}")
     }
 
     fn ailing(&self, upstream: &Arc<str>, now: Instant) -> Ailing {

@@ -312,6 +312,11 @@ impl Dialogue {
         let unreadable = |_| Progress::Lost(UNREADABLE);
         match procedure {
             remote::AUTH_LIST => match AuthType::decode_list(payload).map_err(unreadable)? {
+                AuthType::NONE | AuthType::POLKIT if self.upstream.is_sealed_by_sasl() => {
+                    let why = "the daemon asks for no SASL, without which nothing protects the \
+                               connection";
+                    return Err(Progress::Lost(Lost::Unreachable(why.into())));
+                }
                 AuthType::NONE => self.connect_open(out),
                 AuthType::POLKIT => self.call(out, remote::AUTH_POLKIT, |_| ()),
                 AuthType::SASL if self.upstream.sasl.is_some() => {

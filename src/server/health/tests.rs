@@ -90,6 +90,16 @@ fn a_dead_daemon_fails_at_once_and_is_tried_by_one_at_a_time() {
 }
 
 #[test]
+fn clients_are_not_told_the_arguments_of_a_program() {
+    let case = Case::new();
+    let policy = policy("u: {command: [ssh, -i, /secret, hv]}");
+    let program = &policy.upstreams[0];
+    case.fail(&case.admit(program).unwrap());
+    let why = case.admit(program).unwrap_err();
+    assert!(why.starts_with("u is down since 0 s: "), "{why}");
+}
+
+#[test]
 fn what_fails_for_free_is_known_and_tried_by_everybody() {
     let case = Case::new();
     let local = upstream("local", 1);

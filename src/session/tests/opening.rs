@@ -1,6 +1,7 @@
 //! From the client's first frame to an open connection.
 
 use super::*;
+use crate::policy::model::{ClientSasl, Mechanism};
 
 const SYSTEM_ERROR: i32 = 38;
 
@@ -75,6 +76,34 @@ fn the_identity_is_what_is_known_of_the_client() {
         w.u32(0);
     });
     assert_eq!(identity, expected);
+}
+
+/// Whoever sits on the wire could say that no SASL is needed.
+#[test]
+fn nothing_is_said_in_the_clear_to_a_daemon_that_sasl_was_to_protect() {
+    for auth in [0, 2] {
+        let mut options = Options::default();
+        let upstream = &mut options.upstreams[0];
+        upstream.addresses = vec![Address::Tcp {
+            host: "hv2".to_owned(),
+            port: 16509,
+        }];
+        upstream.sasl = Some(Arc::new(ClientSasl {
+            mechanisms: vec![Mechanism::Gssapi],
+            user: None,
+            password_file: None,
+        }));
+        let mut rig = options.start();
+        let open = connect_open(0, Some("good:///"), 0);
+        rig.client_sends(&open);
+        rig.daemon_accepts();
+        rig.daemon_says_auth(auth);
+        let (code, text) = rig.client_gets_fault(&open);
+        assert_eq!(code, SYSTEM_ERROR);
+        assert!(text.contains("the daemon asks for no SASL"), "{text}");
+        assert!(!rig.dialled().open);
+        rig.daemon_gets_nothing();
+    }
 }
 
 #[test]

@@ -54,7 +54,8 @@ fn each_value_reaches_its_own_host_and_no_other_value_any() {
     let dir = WorkDir::new();
     let pki = Pki::new(&dir.join("pki"));
     pki.client("gateway", "ca", "");
-    let port = free_port();
+    pki.client("ci", "ca", "");
+    let (front, port) = (free_port(), free_port());
     let hosts = ["11", "12", "13"];
     let daemons = hosts.map(|host| {
         let address = format!("127.0.0.{host}");
@@ -74,7 +75,10 @@ fn each_value_reaches_its_own_host_and_no_other_value_any() {
         symlink(trap.socket(), dir.join("sock-trap")).unwrap();
         listeners(dir, "")
             + &format!(
-                "upstreams:
+                "  tls:
+    tcp: \"127.0.0.1:{front}\"
+    tls: {{ cert: {cert}, key: {key}, ca: {ca} }}
+upstreams:
   fleet: {{ tls: \"127.0.0.{{host}}:{port}\", {keys}, {CONNECT}, values: {{ host: [\"11\", \"1?\"] }} }}
   rack: {{ unix: \"{racks}/{{host}}/sock\", {CONNECT}, values: {{ host: \"regex:1[0-9]\" }} }}
   trap: {{ unix: \"{trap}\", {CONNECT} }}
@@ -84,21 +88,26 @@ routes:
   - {{ uri: \"qemu:///session?host=*&*\", upstream: trap }}
   - {{ uri: \"qemu:///rack/*?*\", upstream: trap }}
 ",
+                cert = pki.path("server.pem").display(),
+                key = pki.path("server.key").display(),
+                ca = pki.path("ca.pem").display(),
                 keys = pki.upstream("ca", "gateway"),
                 racks = racks.display(),
                 trap = trap.socket().display(),
             )
     })
     .start();
-    let pools = |uri: &str| {
-        let uri = proxy.uri(uri, "sock");
-        virsh(&uri, &["pool-list", "--name"]).run().ok()
-    };
+    let pools = |uri: &str| virsh(uri, &["pool-list", "--name"]).run().ok();
+    let pkipath = pki.pkipath(Some("ci"));
     for host in hosts {
         let expected = format!("of-{host}");
         for uri in ["qemu:///session?host=", "qemu:///rack/"] {
-            assert_eq!(pools(&format!("{uri}{host}")).trim(), expected, "{uri}");
+            let uri = proxy.uri(&format!("{uri}{host}"), "sock");
+            assert_eq!(pools(&uri).trim(), expected, "{uri}");
         }
+        // As the clients of a gateway write it.
+        let uri = format!("qemu+tls://localhost:{front}/session?host={host}&pkipath={pkipath}");
+        assert_eq!(pools(&uri).trim(), expected, "{uri}");
     }
     // A value is decoded once, as libvirt's own parameters are.
     open(&proxy, "qemu:///session?host=%31%32").unwrap();

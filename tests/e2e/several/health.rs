@@ -1,6 +1,7 @@
 //! Daemons that are down: one client pays for it, the others hear of it at once, and nobody has to do
 //! anything when they are up again.
 
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::thread;
@@ -9,11 +10,13 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
 
-use super::at;
+use super::{at, helper};
+use crate::support::account::Account;
 use crate::support::fake_upstream::FakeUpstream;
 use crate::support::libvirtd::Libvirtd;
 use crate::support::pki::{Pki, free_port};
 use crate::support::policy::{CONNECT, listeners};
+use crate::support::process::find_program;
 use crate::support::proxy::{Proxy, ProxyBuilder};
 use crate::support::rpc_client::RpcClient;
 use crate::support::wait::eventually;
@@ -137,8 +140,8 @@ routes:
         let what = down.map_or_else(|| "all are well".to_owned(), |down| format!("told: {down}"));
         eventually(&what, || {
             let messages = self.proxy.notified().lines();
-            let lines = messages.iter().flat_map(|message| message.lines());
-            let last = lines.filter(|line| line.starts_with("STATUS=")).next_back();
+            let mut lines = messages.iter().flat_map(|message| message.lines());
+            let last = lines.rfind(|line| line.starts_with("STATUS="));
             last.is_some_and(|last| match down {
                 Some(down) => last.ends_with(&format!("; {down}")),
                 None => !last.contains(" down"),
@@ -182,6 +185,34 @@ fn a_port_that_begins_no_handshake_costs_one_client_its_time() {
     scene.one_client_pays();
     drop(silent);
     let _daemon = Libvirtd::listening(&pki.libvirtd_conf("daemon", "127.0.0.1", port));
+    scene.comes_back();
+}
+
+/// It is ended by force with whatever it has started.
+#[test]
+fn a_program_that_says_nothing_costs_one_client_its_time() {
+    let dir = WorkDir::owned_by(&Account::unprivileged());
+    let file = |name: &str| dir.join(name).display().to_string();
+    let (pids, hangs) = (file("pids"), file("hangs"));
+    fs::write(&hangs, "").unwrap();
+    let daemon = Libvirtd::start();
+    let script = format!(
+        "[ -e {hangs} ] || exec {} qemu:///session; trap '' TERM; sleep 1000 & echo $$ $! >> {pids}; sleep 1000",
+        find_program("virt-ssh-helper").display()
+    );
+    let words = helper(&daemon.dir().join("run"), "qemu:///session");
+    let words = words.split(", /").next().unwrap();
+    let scene = Scene::before(&format!("{words}, sh, -c, \"{script}\", sh]"));
+    scene.one_client_pays();
+    let started = fs::read_to_string(&pids).unwrap();
+    eventually("nothing of it is left", || {
+        started.split_whitespace().all(|pid| {
+            // A grandchild is not the proxy's to wait for.
+            let state = fs::read_to_string(format!("/proc/{pid}/stat"));
+            state.map_or(true, |state| state.contains(") Z "))
+        })
+    });
+    fs::remove_file(hangs).unwrap();
     scene.comes_back();
 }
 

@@ -31,3 +31,18 @@ fn a_session_is_the_same_over_another_host_and_a_program() {
     let guest = guest_xml(&three.domains, "echo");
     assert_eq!(lose_storage_under(&mut three, &guest), OUTLIVED);
 }
+
+/// The other way round: what streams goes through programs, which end with their daemon.
+#[test]
+fn a_session_is_the_same_with_volumes_and_guests_behind_programs() {
+    let [domains, networks, storage] = [(); 3].map(|()| Libvirtd::start());
+    let upstreams = [
+        helper(&domains.dir().join("run"), "qemu:///session"),
+        at(&networks),
+        helper(&storage.dir().join("run"), "storage:///session"),
+    ];
+    let daemons = [domains, networks, storage];
+    let mut three = Three::behind(daemons, &upstreams, None, |builder| builder);
+    let guest = guest_xml(&three.domains, "echo");
+    assert_eq!(lose_storage_under(&mut three, &guest), OUTLIVED);
+}

@@ -4,7 +4,10 @@
 mod gateway;
 mod health;
 mod hosts;
+#[cfg(feature = "gssapi")]
+mod kerberos;
 mod on_demand;
+mod programs;
 mod reconnect;
 mod remote;
 mod stateless;

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use super::{at, helper};
 use crate::support::account::Account;
@@ -15,9 +16,10 @@ use crate::support::policy::{CONNECT, listeners};
 use crate::support::process::{Output, find_program};
 use crate::support::proxy::{Proxy, ProxyBuilder};
 use crate::support::rpc_client::RpcClient;
+use crate::support::scene::assert_served;
 use crate::support::tool::virsh;
 use crate::support::wait::eventually;
-use crate::support::wire::{RpcError, procedure};
+use crate::support::wire::{Frame, RpcError, kind, procedure, status};
 use crate::support::workdir::{WorkDir, give, make_dir};
 use crate::support::xdr::{Reader, Writer};
 
@@ -32,16 +34,12 @@ fn certificates(dir: &WorkDir) -> Pki {
 }
 
 /// The proxy before upstreams that clients choose by `?to=NAME`.
-struct Choice {
-    proxy: Proxy,
+pub(super) struct Choice {
+    pub(super) proxy: Proxy,
 }
 
 impl Choice {
-    fn of(upstreams: &[(&str, String)]) -> Self {
-        Self::with(upstreams, |builder| builder)
-    }
-
-    fn with(upstreams: &[(&str, String)], how: impl FnOnce(ProxyBuilder) -> ProxyBuilder) -> Self {
+    pub(super) fn of(upstreams: &[(&str, String)]) -> Self {
         let builder = ProxyBuilder::new(|dir| {
             let mut policy = listeners(dir, "") + "upstreams:\n";
             for (name, upstream) in upstreams {
@@ -54,7 +52,7 @@ impl Choice {
             policy
         });
         Self {
-            proxy: how(builder).start(),
+            proxy: builder.start(),
         }
     }
 
@@ -64,13 +62,13 @@ impl Choice {
     }
 
     #[track_caller]
-    fn serves(&self, name: &str) {
+    pub(super) fn serves(&self, name: &str) {
         assert_eq!(self.list(name).ok().trim(), "test", "{name}");
     }
 
     /// The client and the log are told why not, in these words.
     #[track_caller]
-    fn refuses(&self, name: &str, why: &str) {
+    pub(super) fn refuses(&self, name: &str, why: &str) {
         let error = self.list(name).failed();
         let expected = format!("upstream '{name}': ");
         assert!(
@@ -106,7 +104,13 @@ fn certificates_that_do_not_do_are_told_of_in_clear_words() {
         pki.libvirtd_conf("expired", ADDRESS, expired_port) + "tls_no_sanity_certificate = 1\n";
     let _expired = Libvirtd::listening(&conf);
 
+    let old_port = free_port();
+    let conf = pki.libvirtd_conf("daemon", ADDRESS, old_port)
+        + "tls_priority = \"NORMAL:-VERS-ALL:+VERS-TLS1.2\"\n";
+    let _old = Libvirtd::listening(&conf);
+
     let to = |keys: String| format!("tls: \"{ADDRESS}:{port}\", {keys}");
+    let to_old = |keys: String| format!("tls: \"{ADDRESS}:{old_port}\", {keys}");
     let good = pki.upstream("ca", "gateway");
     let ca = pki.path("ca.pem");
     let scene = Choice::of(&[
@@ -116,6 +120,9 @@ fn certificates_that_do_not_do_are_told_of_in_clear_words() {
             "by-name",
             format!("tls: \"localhost:{port}\", {good}, server_name: {ADDRESS}"),
         ),
+        ("old", to_old(good.clone())),
+        ("too-old", to_old(format!("{good}, min_version: \"1.3\""))),
+        ("old-stranger", to_old(pki.upstream("ca", "stranger"))),
         ("stranger", to(pki.upstream("ca", "stranger"))),
         ("unlisted", to(pki.upstream("ca", "not-on-the-list"))),
         ("nobody", to(format!("ca: {}, cert: none", ca.display()))),
@@ -131,11 +138,13 @@ fn certificates_that_do_not_do_are_told_of_in_clear_words() {
             format!("tls: \"{ADDRESS}:{expired_port}\", {good}"),
         ),
     ]);
-    for name in ["good", "new", "by-name"] {
+    for name in ["good", "new", "by-name", "old"] {
         scene.serves(name);
     }
     for (name, why) in [
         ("stranger", "the daemon refused our certificate"),
+        ("old-stranger", "the daemon refused our certificate"),
+        ("too-old", "TLS: peer is incompatible"),
         ("unlisted", "the daemon refused our certificate"),
         ("nobody", "the daemon refused us, who show no certificate"),
         ("name", "hv.example.com"),
@@ -260,11 +269,7 @@ fn a_remote_that_takes_no_identity_is_used_as_the_policy_says() {
         stream.send(&frame.error_reply(&error)).unwrap();
         Next::Done
     });
-    let dir = WorkDir::new();
-    // Where it makes a file of its own.
-    make_dir(&dir.join("libvirt"), &Account::unprivileged());
-    symlink(daemon.socket(), dir.join("libvirt/libvirt-sock")).unwrap();
-    let command = helper(dir.path(), "qemu:///session");
+    let (_dir, command) = behind_helper(&daemon);
     let upstreams =
         ["require", "try", "never"].map(|how| (how, format!("{command}, identity: {how}")));
     let scene = Choice::of(&upstreams);
@@ -288,6 +293,16 @@ fn a_remote_that_takes_no_identity_is_used_as_the_policy_says() {
         .wait_for("identity refused upstream=\"try\"");
     open("never").unwrap();
     assert_eq!(daemon.identities().len(), 2);
+}
+
+/// A scripted daemon behind libvirt's own helper, which passes bytes on and no descriptors.
+fn behind_helper(daemon: &FakeUpstream) -> (WorkDir, String) {
+    let dir = WorkDir::new();
+    // Where it makes a file of its own.
+    make_dir(&dir.join("libvirt"), &Account::unprivileged());
+    symlink(daemon.socket(), dir.join("libvirt/libvirt-sock")).unwrap();
+    let command = helper(dir.path(), "qemu:///session");
+    (dir, command)
 }
 
 /// What asks for it, on a connection that is open.
@@ -326,4 +341,101 @@ fn descriptors_are_announced_where_both_ends_pass_them() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn a_far_daemon_that_promises_descriptors_breaks_the_protocol_alone() {
+    let daemon = FakeUpstream::scripted(|stream, frame| {
+        if frame.procedure != procedure::CONNECT_GET_HOSTNAME {
+            return Next::Standard;
+        }
+        let file = fs::File::open("/dev/null").unwrap();
+        let body = Writer::new().string("with-a-gift").end();
+        stream
+            .send(&frame.reply_with_fds(body, vec![file.into()]))
+            .unwrap();
+        Next::Done
+    });
+    let (_dir, command) = behind_helper(&daemon);
+    let scene = Choice::of(&[("program", command)]);
+    let uri = "test:///default?to=program";
+    let mut bystander = RpcClient::opened(&scene.proxy.socket(), uri);
+    let mut client = RpcClient::opened(&scene.proxy.socket(), uri);
+    let error = client
+        .call(procedure::CONNECT_GET_HOSTNAME, Vec::new())
+        .error();
+    assert!(
+        error
+            .message
+            .contains("upstream 'program': the daemon broke the protocol"),
+        "{error:?}"
+    );
+    client.expect_closed();
+    assert_served(&mut bystander);
+}
+
+#[test]
+fn a_call_with_descriptors_for_a_far_daemon_fails_alone() {
+    let dir = WorkDir::new();
+    let pki = certificates(&dir);
+    let port = free_port();
+    let _daemon = Libvirtd::listening(&pki.libvirtd_conf("daemon", ADDRESS, port));
+    let far = format!(
+        "tls: \"{ADDRESS}:{port}\", {}",
+        pki.upstream("ca", "gateway")
+    );
+    let scene = Choice::of(&[("tls", far)]);
+    let before = scene.proxy.process().open_fds();
+    let mut client = RpcClient::opened(&scene.proxy.socket(), "test:///default?to=tls");
+    let file = fs::File::open("/dev/null").unwrap();
+    let call = client.prepare(procedure::CONNECT_GET_HOSTNAME, Vec::new());
+    let call = Frame {
+        kind: kind::CALL_WITH_FDS,
+        fds: vec![Arc::new(file.into())],
+        ..call
+    };
+    let error = client.exchange(&call).error();
+    assert!(error.message.contains("escriptor"), "{error:?}");
+    let answer = client.call(procedure::CONNECT_GET_HOSTNAME, Vec::new());
+    assert_eq!(answer.status, status::OK);
+    drop(client);
+    eventually("nothing is left open", || {
+        scene.proxy.process().open_fds() <= before
+    });
+}
+
+/// Certificates are files that are renewed; whoever mends them need not wait for anything.
+#[test]
+fn a_new_certificate_of_the_proxys_is_shown_and_tried_at_once() {
+    let dir = WorkDir::new();
+    let pki = certificates(&dir);
+    pki.client("mistaken", "ca", "");
+    let port = free_port();
+    let conf = pki.libvirtd_conf("daemon", ADDRESS, port)
+        + "tls_allowed_dn_list = [\"O=Acme,CN=gateway\"]\n";
+    let _daemon = Libvirtd::listening(&conf);
+    let show = |name: &str| {
+        for kind in ["key", "pem"] {
+            let file = |name: &str| pki.path(&format!("{name}.{kind}"));
+            fs::copy(file(name), file("new")).unwrap();
+            fs::rename(file("new"), file("shown")).unwrap();
+        }
+    };
+    show("mistaken");
+    let keys = pki.upstream("ca", "shown");
+    let scene = Choice::of(&[("hv", format!("tls: \"{ADDRESS}:{port}\", {keys}"))]);
+    scene.refuses("hv", "the daemon refused our certificate");
+    // It is left alone for longer each time.
+    eventually("it was tried more than once", || {
+        let error = scene.list("hv").failed();
+        error.contains("tried again in 4 s")
+    });
+    show("gateway");
+    let log = scene.proxy.process().stderr();
+    log.wait_for("certificates and passwords read again");
+    eventually("it is used", || scene.list("hv").status.success());
+    show("mistaken");
+    eventually("the new one is shown", || {
+        !scene.list("hv").status.success()
+    });
 }
