@@ -18,10 +18,23 @@ pub(super) struct Upstream {
     pub(super) gone: bool,
     /// Nothing can be written to it.
     pub(super) deaf: bool,
+    /// It is open for the client.
+    pub(super) is_open: bool,
     /// Which daemon it is, and how that stands with all clients.
     pub(super) standing: Standing,
     /// The SASL exchange with it, until it is open.
     pub(super) sasl: Option<Box<UpstreamSasl>>,
+}
+
+impl Upstream {
+    /// Whether more of what it says can be taken, while the client is owed so many bytes. Nothing
+    /// that it says before it is open is for the client, who must not make it look slow to all
+    /// others by reading nothing.
+    pub(super) fn is_read(&self, owed_to_client: usize) -> bool {
+        let Side { inbox, outbox, .. } = &self.side;
+        let is_behind = self.is_open && owed_to_client > OUTBOX;
+        inbox.has_room() && outbox.len() <= OUTBOX && !is_behind
+    }
 }
 
 impl Pump<'_> {
@@ -57,9 +70,9 @@ impl Pump<'_> {
                 self.perform_actions();
                 continue;
             }
+            let is_read = upstream.is_read(self.client.outbox.len() + self.epilogue.len());
             let side = &mut upstream.side;
-            let owed = side.outbox.len().max(self.client.outbox.len());
-            if !side.eof && owed <= OUTBOX && side.inbox.has_room() {
+            if !side.eof && is_read {
                 if side.poll_receive(cx).is_ready() {
                     self.session.handle_heard(Peer::Upstream(upstream.id), now);
                     moved = true;
