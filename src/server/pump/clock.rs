@@ -66,7 +66,7 @@ impl Pump<'_> {
 
     /// A side whose bytes wait because the other side takes none is not silent.
     fn excuse_silence(&mut self, now: Instant) {
-        let owed_to_client = self.client.outbox.len() + self.epilogue.len();
+        let owed_to_client = self.owed_to_client();
         // A daemon that takes nothing keeps the client from being read.
         let is_kept_waiting = self.owed() - owed_to_client > OUTBOX;
         if is_kept_waiting || !self.client.inbox.has_room() {

@@ -259,3 +259,41 @@ async fn who_reads_nothing_does_not_make_a_daemon_look_dead() {
     });
     assert_eq!(down.await, []);
 }
+
+#[tokio::test]
+async fn an_event_that_came_too_early_comes_behind_the_reply_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("one");
+    let mut daemon = Daemon::at(&path);
+    let shared = shared_with(&format!("unix: {}", path.display()));
+    let (client, ours) = pair();
+    let register = remote::CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY;
+    let lifecycle = remote::DOMAIN_EVENT_CALLBACK_LIFECYCLE;
+    let call = Header::remote_call(register, Serial(2));
+    let mut bytes = open_call(1);
+    frame::write(&mut bytes, call, |writer| _ = writer.i32(0).u32(0));
+    (&client).write_all(&bytes).unwrap();
+    let mut answer = |header: &Header| {
+        if *header != call {
+            return yes(header);
+        }
+        let event = Header {
+            kind: MessageType::MESSAGE,
+            ..Header::remote_call(lifecycle, Serial(0))
+        };
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, event, |writer| _ = writer.u32(1));
+        [bytes, yes(header)].concat()
+    };
+    let mut pump = std::pin::pin!(Pump::new(ours, session(), None, &shared));
+    let (mut got, mut rest) = (Vec::new(), Vec::new());
+    while got.len() < 3 {
+        daemon.answer(&mut answer);
+        let polled = std::future::poll_fn(|cx| Poll::Ready(pump.as_mut().poll(cx))).await;
+        assert!(polled.is_pending());
+        tokio::time::sleep(Duration::from_micros(50)).await;
+        got.extend(frames(&client, &mut rest));
+    }
+    let procedures: Vec<_> = got.iter().map(|header| header.procedure).collect();
+    assert_eq!(procedures, [remote::CONNECT_OPEN, register, lifecycle]);
+}

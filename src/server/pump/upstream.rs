@@ -67,10 +67,16 @@ impl Pump<'_> {
                 now,
             ) {
                 moved = true;
+                self.hearing = Some(upstream.id);
                 self.perform_actions();
+                self.hearing = None;
                 continue;
             }
-            let is_read = upstream.is_read(self.client.outbox.len() + self.epilogue.len());
+            let owed_to_client = self.owed_to_client();
+            let Some(upstream) = self.upstreams.get_mut(place) else {
+                return moved;
+            };
+            let is_read = upstream.is_read(owed_to_client);
             let side = &mut upstream.side;
             if !side.eof && is_read {
                 if side.poll_receive(cx).is_ready() {
@@ -109,18 +115,23 @@ impl Pump<'_> {
     }
 
     /// Writes what was decided about an upstream's frames, unless the client has a part of another
-    /// one's.
+    /// one's, or waits for what one said that is gone, and what follows that.
     fn write_to_client(&mut self, place: usize, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
+        let is_behind = self.upstreams.iter().any(|upstream| upstream.gone);
         let Some(upstream) = self.upstreams.get_mut(place) else {
             return false;
         };
         while let Some(run) = upstream.side.decided.first() {
+            let is_first = match self.writing {
+                Some(id) => id == upstream.id,
+                None => upstream.gone || !is_behind,
+            };
+            if !is_first && run.is_told() {
+                return moved;
+            }
             match run.to {
                 Some(Peer::Client) => {
-                    if self.writing.is_some_and(|id| id != upstream.id) {
-                        return moved;
-                    }
                     let written = upstream.side.poll_first_run(&mut self.client, cx);
                     self.writing = self.client.outbox.mid_frame.then_some(upstream.id);
                     match written {
@@ -132,7 +143,10 @@ impl Pump<'_> {
                         Poll::Pending => return moved,
                     }
                 }
-                Some(Peer::Upstream(_)) | None => upstream.side.drop_first_run(),
+                Some(Peer::Upstream(_)) | None => {
+                    let behind = upstream.side.drop_first_run();
+                    self.client.outbox.push(&behind);
+                }
             }
             moved = true;
         }
@@ -178,6 +192,10 @@ fn decide_upstream(
         };
         side.decided.push(to, &frame);
         decided = true;
+        // What it has made the session say comes right behind it.
+        if session.has_actions() {
+            return true;
+        }
     }
     decided
 }
