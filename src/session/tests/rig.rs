@@ -99,6 +99,8 @@ pub(super) struct Rig {
     pub(super) ends: Vec<End>,
     /// What the session asked of the world outside: who the client is, turns, records.
     pub(super) asked: VecDeque<Action>,
+    /// Times that a daemon was said to be unwell.
+    pub(super) unwell: usize,
 }
 
 /// What a test may choose before the client connects.
@@ -180,6 +182,7 @@ impl Options {
             dialled: BTreeMap::new(),
             ends: Vec::new(),
             asked: VecDeque::new(),
+            unwell: 0,
         }
     }
 
@@ -279,7 +282,8 @@ impl Rig {
                     dialled.open = false;
                 }
                 // Of health, which these conversations do not depend on.
-                Action::Opened(_) | Action::Unwell { .. } => {}
+                Action::Opened(_) => {}
+                Action::Unwell { .. } => self.unwell += 1,
                 ask @ (Action::Polkit
                 | Action::ProveTo { .. }
                 | Action::SecureUpstream(_)
