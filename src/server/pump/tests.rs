@@ -297,3 +297,21 @@ async fn an_event_that_came_too_early_comes_behind_the_reply_that_names_it() {
     let procedures: Vec<_> = got.iter().map(|header| header.procedure).collect();
     assert_eq!(procedures, [remote::CONNECT_OPEN, register, lifecycle]);
 }
+
+#[tokio::test]
+async fn a_program_that_ends_without_a_word_is_known_to_all() {
+    let shared = shared_with("command: [sh, -c, \"echo no such host >&2; exit 255\"]");
+    let (client, ours) = pair();
+    (&client).write_all(&open_call(1)).unwrap();
+    let mut pump = Box::pin(Pump::new(ours, session(), None, &shared));
+    let (mut got, mut rest) = (Vec::new(), Vec::new());
+    while got.is_empty() {
+        let polled = std::future::poll_fn(|cx| Poll::Ready(pump.as_mut().poll(cx))).await;
+        assert!(polled.is_pending());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        got.extend(frames(&client, &mut rest));
+    }
+    assert_eq!(got[0].status, Status::ERROR);
+    let down = shared.health.snapshot(Instant::now());
+    assert!(down[0].why.ends_with("no such host"), "{down:?}");
+}

@@ -89,7 +89,11 @@ impl Pump<'_> {
             if side.eof {
                 let id = upstream.id;
                 let lost = match side.transport.last_words() {
-                    Some(words) => Lost::Unreachable(words.to_owned()),
+                    Some(words) => {
+                        // The dial could not know: it has but started a program.
+                        upstream.standing.unwell(words);
+                        Lost::Unreachable(words.to_owned())
+                    }
                     None => Lost::Closed,
                 };
                 self.session.handle_upstream_lost(id, &lost, now);
