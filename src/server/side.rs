@@ -29,10 +29,11 @@ pub(super) struct Decided {
     /// Sums over all runs.
     bytes: usize,
     descriptors: usize,
+    behind: usize,
 }
 
 /// Whole frames, one after the other, that go to one peer byte for byte, or nowhere.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Run {
     pub(super) to: Option<Peer>,
     /// Bytes of frames.
@@ -42,6 +43,15 @@ pub(super) struct Run {
     /// Some of it has been written. Frames that come now make a run of their own: one that grew
     /// while it is written would never let a frame of the proxy's own through.
     started: bool,
+    /// Frames of the proxy's own that this side's made, and that are to come after these.
+    behind: Vec<u8>,
+}
+
+impl Run {
+    /// The client gets something of it, or after it.
+    pub(super) fn is_told(&self) -> bool {
+        self.to == Some(Peer::Client) || !self.behind.is_empty()
+    }
 }
 
 impl Decided {
@@ -59,8 +69,24 @@ impl Decided {
         self.runs.is_empty()
     }
 
-    pub(super) fn first(&self) -> Option<Run> {
-        self.runs.front().copied()
+    pub(super) fn first(&self) -> Option<&Run> {
+        self.runs.front()
+    }
+
+    /// Bytes of the proxy's own frames that wait behind these.
+    pub(super) fn behind(&self) -> usize {
+        self.behind
+    }
+
+    /// Has frames of the proxy's own wait until all frames so far have gone their way; gives them
+    /// back if they have.
+    pub(super) fn push_behind(&mut self, bytes: Vec<u8>) -> Option<Vec<u8>> {
+        let Some(run) = self.runs.back_mut() else {
+            return Some(bytes);
+        };
+        self.behind += bytes.len();
+        run.behind.extend(bytes);
+        None
     }
 
     /// The next frame goes to `to`, or nowhere.
@@ -68,7 +94,12 @@ impl Decided {
         self.bytes += frame.wire_len();
         self.descriptors += frame.descriptors;
         match self.runs.back_mut() {
-            Some(run) if run.to == to && run.descriptors == 0 && !run.started => {
+            Some(run)
+                if run.to == to
+                    && run.descriptors == 0
+                    && !run.started
+                    && run.behind.is_empty() =>
+            {
                 run.bytes += frame.len();
                 run.descriptors = frame.descriptors;
             }
@@ -77,6 +108,7 @@ impl Decided {
                 bytes: frame.len(),
                 descriptors: frame.descriptors,
                 started: false,
+                behind: Vec::new(),
             }),
         }
     }
@@ -143,17 +175,21 @@ impl Side {
             run.descriptors -= 1;
             to.outbox.mid_frame = run.descriptors > 0;
         }
-        self.decided.runs.pop_front();
+        let behind = self.drop_first_run();
+        to.outbox.push(&behind);
         Poll::Ready(Ok(()))
     }
 
-    /// Drops what is left of the first run.
-    pub(super) fn drop_first_run(&mut self) {
-        if let Some(run) = self.decided.runs.pop_front() {
-            self.inbox.consume(run.bytes + run.descriptors);
-            self.inbox.consume_descriptors(run.descriptors);
-            self.decided.bytes -= run.bytes + run.descriptors;
-            self.decided.descriptors -= run.descriptors;
-        }
+    /// Drops what is left of the first run; gives what was to come behind it.
+    pub(super) fn drop_first_run(&mut self) -> Vec<u8> {
+        let Some(run) = self.decided.runs.pop_front() else {
+            return Vec::new();
+        };
+        self.inbox.consume(run.bytes + run.descriptors);
+        self.inbox.consume_descriptors(run.descriptors);
+        self.decided.bytes -= run.bytes + run.descriptors;
+        self.decided.descriptors -= run.descriptors;
+        self.decided.behind -= run.behind.len();
+        run.behind
     }
 }

@@ -14,6 +14,8 @@ use crate::protocol::table::{self, qemu, remote};
 /// Events that may wait for the reply that tells whose they are. What comes beyond is lost, as it
 /// is when a daemon's own queue overflows.
 const EARLY: usize = 256;
+
+/// Bytes of those, if they are more than one.
 const EARLY_BYTES: usize = 1 << 20;
 
 /// Registrations that are made again of one daemon's. A daemon takes more; those are lost with it.
@@ -334,8 +336,9 @@ impl Callbacks {
     /// Keeps an event of a daemon that is not open yet: what was registered before is made again
     /// bit by bit.
     pub(super) fn keep(&mut self, frame: &Frame<'_>) {
-        let bytes: usize = self.early.iter().map(|(_, payload)| payload.len()).sum();
-        if self.early.len() < EARLY && bytes + frame.payload.len() <= EARLY_BYTES {
+        let waiting = self.early.iter().map(|(_, payload)| payload.len());
+        let bytes = waiting.sum::<usize>() + frame.payload.len();
+        if self.early.is_empty() || (self.early.len() < EARLY && bytes <= EARLY_BYTES) {
             self.early.push((frame.header, frame.payload.to_vec()));
         }
     }

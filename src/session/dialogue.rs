@@ -154,6 +154,14 @@ impl Dialogue {
         self.connected.is_some()
     }
 
+    /// The daemon answers, and has not opened yet: what takes the time may be what it opens.
+    pub(super) fn waits_for_uri(&self) -> bool {
+        let [Own { header, .. }] = self.waiting[..] else {
+            return false;
+        };
+        header.procedure == remote::CONNECT_OPEN
+    }
+
     /// The connection is there: says the first words.
     pub(super) fn connected(&mut self, descriptors: bool, actions: &mut VecDeque<Action>) {
         self.connected = Some(descriptors);

@@ -12,11 +12,15 @@ use super::dialogue::Progress;
 use super::keepalive::{Keepalive, Silence};
 use super::links::{PRIMARY, Place, State};
 use super::{Action, ClientSaslOutput, Lost, Peer, Phase, Session};
-use crate::protocol::fault::Fault;
+use crate::protocol::fault::{self, Fault};
 use crate::protocol::frame::{self, Frame};
 use crate::protocol::header::{Header, MessageType, Program, Serial, Status, VERSION};
 use crate::protocol::table::{keepalive as ping, remote};
 use crate::protocol::xdr;
+
+/// Bytes of a daemon's refusal to open that are told to every call that waits. libvirt's have some
+/// hundred.
+const REFUSAL: usize = 16 * 1024;
 
 /// `virConnectCloseReason`.
 const CLOSED_EOF: i32 = 1;
@@ -62,6 +66,14 @@ impl Session {
                 let id = serving.links.get(place).id();
                 // It is well: it has answered.
                 self.actions.push_back(Action::Opened(id));
+                let error = if error.len() > REFUSAL {
+                    let upstream = &serving.links.get(place).upstream;
+                    let why = fault::message(&error).unwrap_or_default();
+                    let fault = Fault::unreachable(&upstream.name, &why);
+                    xdr::write(|writer| fault.encode(writer))
+                } else {
+                    error
+                };
                 self.fail_link(place, error, now);
             }
             Progress::Opened(opened) => {

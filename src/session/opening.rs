@@ -152,7 +152,11 @@ impl Session {
         let upstream = Arc::clone(opening.upstream());
         let (id, why) = (opening.id(), lost.to_string());
         tracing::warn!(upstream = &*upstream.name, why, "cannot open the upstream");
-        if lost.is_of_daemon() {
+        if matches!(lost, Lost::TimedOut) && opening.dialogue.waits_for_uri() {
+            // A client may choose what to open, such as a host that is not there. For others the
+            // daemon is well: it has answered.
+            self.actions.push_back(Action::Opened(id));
+        } else if lost.is_of_daemon() {
             self.actions.push_back(Action::Unwell { id, why });
         }
         self.disconnect();

@@ -17,6 +17,10 @@ use crate::policy::model::Upstream;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LAST_WAIT: Duration = Duration::from_secs(60);
 
+/// How long after its start a daemon may take to listen whose program has ended well: it has gone
+/// into the background.
+const BACKGROUND: Duration = Duration::from_secs(10);
+
 /// Daemons that are remembered after they have ended; far more than a host has.
 const MAX_REMEMBERED: usize = 1024;
 
@@ -138,6 +142,10 @@ impl Starter {
                 daemon.next_start = now + doubled.min(LAST_WAIT);
                 daemon.failures += 1;
                 why.clone_into(&mut daemon.why);
+            }
+            None if !daemon.listened => {
+                daemon.next_start += BACKGROUND.saturating_sub(FIRST_WAIT);
+                daemon.failures = 0;
             }
             _ => daemon.failures = 0,
         }

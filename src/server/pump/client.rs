@@ -54,7 +54,13 @@ impl Pump<'_> {
     /// Bytes of the proxy's own frames that the client's frames made and that are still here.
     pub(super) fn owed(&self) -> usize {
         let outboxes = self.upstreams.iter().map(|up| up.side.outbox.len());
-        self.client.outbox.len() + self.epilogue.len() + outboxes.sum::<usize>()
+        self.owed_to_client() + outboxes.sum::<usize>()
+    }
+
+    /// Those of them that are for the client.
+    pub(super) fn owed_to_client(&self) -> usize {
+        let behind = self.upstreams.iter().map(|up| up.side.decided.behind());
+        self.client.outbox.len() + self.epilogue.len() + behind.sum::<usize>()
     }
 
     /// Offers the client's frames to the session, up to one that the session answers itself: what
@@ -106,7 +112,7 @@ impl Pump<'_> {
             };
             match to.filter(|upstream| !upstream.deaf) {
                 // The daemon is gone; the session answers, or has answered, the calls.
-                None => self.client.drop_first_run(),
+                None => _ = self.client.drop_first_run(),
                 Some(upstream) => match self.client.poll_first_run(&mut upstream.side, cx) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(_)) => upstream.deaf = true,

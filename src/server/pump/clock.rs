@@ -66,11 +66,14 @@ impl Pump<'_> {
 
     /// A side whose bytes wait because the other side takes none is not silent.
     fn excuse_silence(&mut self, now: Instant) {
-        if !self.client.inbox.has_room() {
+        let owed_to_client = self.owed_to_client();
+        // A daemon that takes nothing keeps the client from being read.
+        let is_kept_waiting = self.owed() - owed_to_client > OUTBOX;
+        if is_kept_waiting || !self.client.inbox.has_room() {
             self.session.handle_heard(Peer::Client, now);
         }
         for upstream in &self.upstreams {
-            if !upstream.side.inbox.has_room() {
+            if !upstream.is_read(owed_to_client) {
                 self.session.handle_heard(Peer::Upstream(upstream.id), now);
             }
         }

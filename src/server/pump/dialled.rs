@@ -36,6 +36,7 @@ impl Pump<'_> {
                     side: Side::new(transport),
                     gone: false,
                     deaf: false,
+                    is_open: false,
                     standing,
                     sasl: None,
                 });
@@ -55,6 +56,7 @@ impl Pump<'_> {
             Action::Opened(id) => {
                 if let Some(upstream) = open(&mut self.upstreams, id) {
                     upstream.standing.opened();
+                    upstream.is_open = true;
                     upstream.sasl = None;
                 }
             }

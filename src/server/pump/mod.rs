@@ -68,6 +68,8 @@ pub(super) struct Pump<'a> {
     writing: Option<UpstreamId>,
     /// Frames of the proxy's own for the client that come after what a daemon said that is gone.
     epilogue: Vec<u8>,
+    /// Whose frames the session is being offered.
+    hearing: Option<UpstreamId>,
     timer: Option<Pin<Box<Sleep>>>,
     glance: Option<Pin<Box<Sleep>>>,
     end: End,
@@ -118,6 +120,7 @@ impl<'a> Pump<'a> {
             dials: Vec::new(),
             writing: None,
             epilogue: Vec::new(),
+            hearing: None,
             timer: None,
             glance: None,
             end: End::Open,
@@ -173,13 +176,7 @@ impl<'a> Pump<'a> {
                 Action::Send {
                     to: Peer::Client,
                     bytes,
-                } => {
-                    if self.upstreams.iter().any(|upstream| upstream.gone) {
-                        self.epilogue.extend(bytes);
-                    } else {
-                        self.client.outbox.push(&bytes);
-                    }
-                }
+                } => self.tell_client(bytes),
                 Action::Send {
                     to: Peer::Upstream(id),
                     bytes,
@@ -221,6 +218,22 @@ impl<'a> Pump<'a> {
             }
         }
         moved
+    }
+
+    /// Sends frames of the proxy's own to the client. What a daemon has said before what made them
+    /// comes before them: an event must not overtake the reply that names its registration.
+    fn tell_client(&mut self, bytes: Vec<u8>) {
+        let heard = self.hearing.and_then(|id| open(&mut self.upstreams, id));
+        let bytes = match heard {
+            Some(upstream) => upstream.side.decided.push_behind(bytes),
+            None => Some(bytes),
+        };
+        let Some(bytes) = bytes else { return };
+        if self.upstreams.iter().any(|upstream| upstream.gone) {
+            self.epilogue.extend(bytes);
+        } else {
+            self.client.outbox.push(&bytes);
+        }
     }
 
     fn record(&mut self, record: Record) {

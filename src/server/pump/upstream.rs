@@ -18,10 +18,23 @@ pub(super) struct Upstream {
     pub(super) gone: bool,
     /// Nothing can be written to it.
     pub(super) deaf: bool,
+    /// It is open for the client.
+    pub(super) is_open: bool,
     /// Which daemon it is, and how that stands with all clients.
     pub(super) standing: Standing,
     /// The SASL exchange with it, until it is open.
     pub(super) sasl: Option<Box<UpstreamSasl>>,
+}
+
+impl Upstream {
+    /// Whether more of what it says can be taken, while the client is owed so many bytes. Nothing
+    /// that it says before it is open is for the client, who must not make it look slow to all
+    /// others by reading nothing.
+    pub(super) fn is_read(&self, owed_to_client: usize) -> bool {
+        let Side { inbox, outbox, .. } = &self.side;
+        let is_behind = self.is_open && owed_to_client > OUTBOX;
+        inbox.has_room() && outbox.len() <= OUTBOX && !is_behind
+    }
 }
 
 impl Pump<'_> {
@@ -54,12 +67,18 @@ impl Pump<'_> {
                 now,
             ) {
                 moved = true;
+                self.hearing = Some(upstream.id);
                 self.perform_actions();
+                self.hearing = None;
                 continue;
             }
+            let owed_to_client = self.owed_to_client();
+            let Some(upstream) = self.upstreams.get_mut(place) else {
+                return moved;
+            };
+            let is_read = upstream.is_read(owed_to_client);
             let side = &mut upstream.side;
-            let owed = side.outbox.len().max(self.client.outbox.len());
-            if !side.eof && owed <= OUTBOX && side.inbox.has_room() {
+            if !side.eof && is_read {
                 if side.poll_receive(cx).is_ready() {
                     self.session.handle_heard(Peer::Upstream(upstream.id), now);
                     moved = true;
@@ -71,6 +90,7 @@ impl Pump<'_> {
                 let id = upstream.id;
                 let lost = match side.transport.last_words() {
                     Some(words) => {
+                        // The dial could not know: it has but started a program.
                         upstream.standing.unwell(words);
                         Lost::Unreachable(words.to_owned())
                     }
@@ -99,18 +119,23 @@ impl Pump<'_> {
     }
 
     /// Writes what was decided about an upstream's frames, unless the client has a part of another
-    /// one's.
+    /// one's, or waits for what one said that is gone, and what follows that.
     fn write_to_client(&mut self, place: usize, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
+        let is_behind = self.upstreams.iter().any(|upstream| upstream.gone);
         let Some(upstream) = self.upstreams.get_mut(place) else {
             return false;
         };
         while let Some(run) = upstream.side.decided.first() {
+            let is_first = match self.writing {
+                Some(id) => id == upstream.id,
+                None => upstream.gone || !is_behind,
+            };
+            if !is_first && run.is_told() {
+                return moved;
+            }
             match run.to {
                 Some(Peer::Client) => {
-                    if self.writing.is_some_and(|id| id != upstream.id) {
-                        return moved;
-                    }
                     let written = upstream.side.poll_first_run(&mut self.client, cx);
                     self.writing = self.client.outbox.mid_frame.then_some(upstream.id);
                     match written {
@@ -122,7 +147,10 @@ impl Pump<'_> {
                         Poll::Pending => return moved,
                     }
                 }
-                Some(Peer::Upstream(_)) | None => upstream.side.drop_first_run(),
+                Some(Peer::Upstream(_)) | None => {
+                    let behind = upstream.side.drop_first_run();
+                    self.client.outbox.push(&behind);
+                }
             }
             moved = true;
         }
@@ -168,6 +196,10 @@ fn decide_upstream(
         };
         side.decided.push(to, &frame);
         decided = true;
+        // What it has made the session say comes right behind it.
+        if session.has_actions() {
+            return true;
+        }
     }
     decided
 }

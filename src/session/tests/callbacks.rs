@@ -289,6 +289,26 @@ fn an_event_before_the_reply_that_names_it_comes_after_it_once() {
 }
 
 #[test]
+fn events_that_wait_are_few_bytes() {
+    let mut rig = coming_back();
+    rig.registers_for(&DOMAINS, 1, 0, 0);
+    rig.comes_back(&DOMAINS, 5);
+    let second = DOMAINS.register(2, 1);
+    rig.at("qemu").relays(&second);
+    let event = Msg::new(DOMAINS.event(0, 1).header, |writer| {
+        writer.i32(0).raw(&[0; 1 << 20]);
+    });
+    for _ in 0..10 {
+        rig.at("qemu").says(&event);
+    }
+    rig.at("qemu")
+        .says(&second.reply(|writer| _ = writer.i32(0)));
+    rig.client_gets();
+    assert_eq!(rig.client_gets().payload.len(), event.payload.len());
+    assert!(rig.inbox.is_empty());
+}
+
+#[test]
 fn events_while_registrations_are_made_again_are_not_lost() {
     let mut rig = coming_back();
     rig.registers_for(&DOMAINS, 1, 0, 0);

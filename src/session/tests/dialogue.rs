@@ -171,6 +171,24 @@ fn a_daemon_that_stalls_in_any_step_is_given_up_in_time() {
 }
 
 #[test]
+fn a_uri_that_takes_a_daemon_long_to_open_does_not_make_it_unwell() {
+    let mut rig = Rig::start();
+    rig.client_sends(&connect_open(1, Some("good:///"), 0));
+    rig.daemon_accepts();
+    rig.daemon_says_auth(0);
+    rig.wait(10 * SECOND);
+    assert_eq!(rig.unwell, 1);
+
+    rig.client_sends(&connect_open(2, Some("good:///"), 0));
+    rig.daemon_accepts();
+    rig.daemon_says_auth(0);
+    rig.daemon_says_yes(remote::CONNECT_SUPPORTS_FEATURE, |w| _ = w.i32(1));
+    rig.wait(10 * SECOND);
+    assert_eq!(rig.unwell, 1);
+    assert_eq!(rig.dials("qemu"), 2);
+}
+
+#[test]
 fn a_daemon_that_talks_nonsense_in_any_step_is_given_up() {
     let nonsense: [fn(Msg) -> Msg; 9] = [
         |asked| asked.clone(),

@@ -65,6 +65,26 @@ fn a_call_of_each_driver_goes_to_its_daemon() {
 }
 
 #[test]
+fn a_long_refusal_is_not_repeated_for_every_call() {
+    let mut rig = several();
+    for serial in 1..100 {
+        rig.client_sends(&call(NETWORKS, serial));
+    }
+    let mut network = rig.at("network");
+    network.accepts(true);
+    network.says_yes(remote::AUTH_LIST, |writer| _ = writer.u32(1).i32(0));
+    network.says_yes(remote::CONNECT_SUPPORTS_FEATURE, |writer| _ = writer.i32(1));
+    network.says_no(remote::CONNECT_OPEN, &"no ".repeat(1 << 18));
+    for serial in 1..100 {
+        let (_, text) = rig.client_gets_fault(&call(NETWORKS, serial));
+        assert!(
+            text.contains("'network': no no no") && text.len() < 2048,
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn a_read_only_client_is_so_everywhere() {
     let mut rig = Options {
         drivers: vec![(Driver::Network, upstream("network"), false)],

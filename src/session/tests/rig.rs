@@ -100,6 +100,8 @@ pub(super) struct Rig {
     /// What the session asked of the world outside: who the client is, turns, records.
     pub(super) asked: VecDeque<Action>,
     answers_features: bool,
+    /// Times that a daemon was said to be unwell.
+    pub(super) unwell: usize,
 }
 
 /// What a test may choose before the client connects.
@@ -185,6 +187,7 @@ impl Options {
             ends: Vec::new(),
             asked: VecDeque::new(),
             answers_features: self.answers_features,
+            unwell: 0,
         }
     }
 
@@ -294,7 +297,8 @@ impl Rig {
                     dialled.open = false;
                 }
                 // Of health, which these conversations do not depend on.
-                Action::Opened(_) | Action::Unwell { .. } => {}
+                Action::Opened(_) => {}
+                Action::Unwell { .. } => self.unwell += 1,
                 ask @ (Action::Polkit
                 | Action::ProveTo { .. }
                 | Action::SecureUpstream(_)

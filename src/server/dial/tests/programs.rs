@@ -172,3 +172,16 @@ async fn a_start_of_nothing_fails() {
     let why = scene.failure().await;
     assert!(why.contains("; started again in 1 s"), "{why}");
 }
+
+#[tokio::test]
+async fn a_daemon_that_goes_into_the_background_is_started_once_though_it_is_slow() {
+    let scene = Scene::new(|dir| format!("{}, connect_timeout: 20s", on_demand(dir, "exit 0")));
+    let mut dialling = scene.start(false);
+    let outcome = poll_fn(|cx| dialling.poll(cx));
+    let waited = tokio::time::timeout(Duration::from_secs(3), outcome).await;
+    assert!(waited.is_err());
+    assert_eq!(scene.starts().len(), 1);
+    let listener = UnixListener::bind(scene.path("s")).unwrap();
+    assert!(poll_fn(|cx| dialling.poll(cx)).await.is_ok());
+    drop(listener);
+}
