@@ -227,11 +227,12 @@ fn a_daemon_that_is_stopped_costs_one_client_its_time() {
     scene.comes_back();
 }
 
-#[test]
-fn with_two_addresses_everybody_is_served_whichever_is_dead() {
+/// Everybody is served by the other one, and the dead one is found to be alive again without
+/// anybody being refused.
+fn one_of_two_is_dead<T>(silence: impl FnOnce(u16) -> T) {
     let (dead, alive) = (free_port(), free_port());
     let _daemon = by_tcp(alive);
-    let silent = Swallowing::at(dead);
+    let silent = silence(dead);
     let scene = Scene::before(&format!(
         "tcp: [\"127.0.0.1:{dead}\", \"127.0.0.1:{alive}\"]"
     ));
@@ -244,13 +245,27 @@ fn with_two_addresses_everybody_is_served_whichever_is_dead() {
     scene.told(None);
     let log = scene.proxy.process().stderr();
     assert_eq!(log.count("driver daemon is down"), 1);
-    // The dead one is found to be alive without anybody being refused.
     drop(silent);
     let _other = by_tcp(dead);
     eventually("both are used", || {
         scene.open(URI).unwrap();
         log.count("driver daemon is up again") == 1
     });
+}
+
+#[test]
+fn with_two_addresses_everybody_is_served_where_one_takes_no_connection() {
+    one_of_two_is_dead(Swallowing::at);
+}
+
+#[test]
+fn with_two_addresses_everybody_is_served_where_one_says_nothing() {
+    one_of_two_is_dead(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
+}
+
+#[test]
+fn with_two_addresses_everybody_is_served_where_one_is_not_there() {
+    one_of_two_is_dead(|_| ());
 }
 
 /// A connection that is open: a daemon of one driver falls silent, and is there again.
