@@ -256,6 +256,12 @@ fn a_template_becomes_the_daemon_that_the_client_asks_for() {
     let again = |uri| self::target(&policy, uri).unwrap().upstream;
     let uri = "qemu:///system?host=hv12&zone=b";
     assert!(!Arc::ptr_eq(&again(uri), &again(uri)) && again(uri) == again(uri));
+    // So do those that are one name to DNS: quotas are by address.
+    let small = again("qemu:///system?host=hvab&zone=b");
+    let large = again("qemu:///system?host=hvAB&zone=b");
+    assert_eq!(small.addresses, large.addresses);
+    let (_, addresses, _) = lands(&policy, "local:///?host=hvAB&x=1").unwrap();
+    assert_eq!(addresses, ["/run/hvAB"]);
 }
 
 /// The last route takes every URI, and must not take these.

@@ -203,6 +203,9 @@ fn filled(address: &Address, fill: &dyn Fn(&str) -> String) -> Address {
         path.to_str()
             .map_or_else(PathBuf::new, |it| fill(it).into())
     };
+    // One name to DNS and in certificates is one daemon: what counts by address must not be got
+    // round by another spelling.
+    let host = |text: &str| fill(text).to_ascii_lowercase();
     match address {
         Address::Unix {
             path: main,
@@ -211,16 +214,20 @@ fn filled(address: &Address, fill: &dyn Fn(&str) -> String) -> Address {
             path: path(main),
             readonly: readonly.as_deref().map(path),
         },
-        Address::Tcp { host, port } => Address::Tcp {
-            host: fill(host),
+        Address::Tcp { host: name, port } => Address::Tcp {
+            host: host(name),
             port: *port,
         },
-        Address::Tls { host, port, tls } => Address::Tls {
-            host: fill(host),
+        Address::Tls {
+            host: name,
+            port,
+            tls,
+        } => Address::Tls {
+            host: host(name),
             port: *port,
             tls: match &tls.server_name {
                 Some(name) if next_name(name).is_some() => Arc::new(ClientTls {
-                    server_name: Some(fill(name)),
+                    server_name: Some(host(name)),
                     ..ClientTls::clone(tls)
                 }),
                 _ => Arc::clone(tls),
