@@ -258,7 +258,10 @@ impl Dialogue {
                 callbacks.made_again(place, frame.payload);
                 Ok(())
             }
-            (Status::OK, What::Feature(place)) => self.note_feature(place, frame.payload),
+            (Status::OK, What::Feature(place)) => {
+                self.note_feature(place, frame.payload);
+                Ok(())
+            }
             // The client may ask.
             (Status::ERROR, What::Feature(_)) => Ok(()),
             (Status::OK, What::Step) => {
@@ -387,13 +390,12 @@ impl Dialogue {
         }
     }
 
-    fn note_feature(&mut self, place: usize, payload: &[u8]) -> Result<(), Progress> {
-        let answer = args::decode_word(payload).map_err(|_| Progress::Lost(UNREADABLE))?;
+    /// Notes an answer that can be read; for others, the client may ask itself.
+    fn note_feature(&mut self, place: usize, payload: &[u8]) {
         let features = self.features.as_mut().map(|features| &mut features.0);
         if let Some(slot) = features.and_then(|features| features.get_mut(place)) {
-            *slot = Some(answer);
+            *slot = args::decode_word(payload).ok();
         }
-        Ok(())
     }
 
     /// Says for whom the client calls, after who it is itself.

@@ -151,17 +151,22 @@ impl<'a> Pump<'a> {
             moved |= self.move_from_client(cx, now);
             moved |= self.move_from_upstreams(cx, now);
             moved |= self.poll_outboxes(cx);
-            moved |= self.poll_timer(cx);
-            self.poll_glance(cx);
             if self.end == End::Closed {
                 return;
             }
-            // First of all: where the turn ended, not everything was asked to wake us.
+            if moved && self.turn > 0 {
+                continue;
+            }
+            // Once all else is still, or as often as a turn ends: what moves also moves the next
+            // deadline.
+            self.poll_glance(cx);
+            // Where the turn ended, not everything was asked to wake us.
             if self.turn == 0 {
+                self.poll_timer(cx);
                 cx.waker().wake_by_ref();
                 return;
             }
-            if !moved {
+            if self.end == End::Closed || !self.poll_timer(cx) {
                 return;
             }
         }

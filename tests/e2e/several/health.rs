@@ -5,7 +5,6 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
@@ -72,7 +71,7 @@ impl Scene {
             listeners(dir, "")
                 + &format!(
                     "upstreams:
-  hv: {{ {hv}, connect_timeout: 2s }}
+  hv: {{ {hv}, connect_timeout: 4s }}
   well: {{ unix: \"{}\", {CONNECT} }}
 routes:
   - {{ uri: \"{URI}\", upstream: hv }}
@@ -93,35 +92,36 @@ routes:
         client.open(Some(uri), 0)
     }
 
-    /// How long a client takes to be refused, and by what.
+    /// What a client is refused by, and whether it was told what is known already: else it was the
+    /// one that tried.
     #[track_caller]
-    fn refusal(&self) -> (Duration, RpcError) {
-        let begun = Instant::now();
+    fn refusal(&self) -> (bool, RpcError) {
         let error = self.open(URI).unwrap_err();
-        (begun.elapsed(), error)
+        (error.message.contains(" is down since "), error)
     }
 
     /// The first client waits, and then nobody but whoever is the one to try again.
     #[track_caller]
     fn one_client_pays(&self) {
-        let (first, error) = self.refusal();
+        let (is_known, error) = self.refusal();
         let is_told = error.message.contains("connecting to upstream 'hv'");
-        assert!(error.code == 68 && is_told, "{error:?}");
-        for _ in 0..3 {
-            let (next, error) = self.refusal();
-            assert!(next < first / 4, "{next:?} after {first:?}");
-            let parts = ["upstream 'hv': hv at ", " is down since ", ": ", "tried"];
+        assert!(error.code == 68 && is_told && !is_known, "{error:?}");
+        // On a slow machine it may be time to try again, and then for longer not.
+        eventually("whoever comes is told", || {
+            let (is_known, error) = self.refusal();
+            let parts = ["upstream 'hv': hv at ", ": ", "tried"];
             let has_all = parts.iter().all(|part| error.message.contains(part));
-            assert!(has_all, "{error:?}");
-        }
+            assert!(has_all || !is_known, "{error:?}");
+            is_known
+        });
         self.open("test:///well").unwrap();
         self.told(Some("1 of 2 upstreams down: hv"));
         let waited = thread::scope(|scope| {
             let clients: Vec<_> = (0..20).map(|_| scope.spawn(|| self.refusal().0)).collect();
-            let times = clients.into_iter().map(|client| client.join().unwrap());
-            times.filter(|time| *time > first / 2).count()
+            let known = clients.into_iter().map(|client| client.join().unwrap());
+            known.filter(|is_known| !is_known).count()
         });
-        assert!(waited <= 1, "{waited} clients waited");
+        assert!(waited <= 5, "{waited} clients waited");
     }
 
     /// It is used again, and all is said once.
@@ -285,7 +285,7 @@ fn a_far_daemon_that_is_stopped_fails_its_calls_and_no_others() {
             + &format!(
                 "upstreams:
   domains: {{ {}, {CONNECT} }}
-  storage: {{ tls: \"127.0.0.1:{port}\", {}, connect_timeout: 2s, keepalive: {{ interval: 1s, count: 1 }} }}
+  storage: {{ tls: \"127.0.0.1:{port}\", {}, connect_timeout: 10s, keepalive: {{ interval: 1s, count: 1 }} }}
 routes:
   - {{ uri: \"qemu:///session\", upstream: domains, drivers: {{ storage: storage }} }}
 ",
@@ -310,8 +310,10 @@ routes:
         "{silent}"
     );
     call(NUM_OF_DOMAINS).unwrap();
-    let known = call(NUM_OF_POOLS).unwrap_err();
-    assert!(known.contains("is down since"), "{known}");
+    eventually("its clients are told", || {
+        let known = call(NUM_OF_POOLS).unwrap_err();
+        known.contains("is down since")
+    });
     call(NUM_OF_DOMAINS).unwrap();
     storage.resume();
     eventually("storage serves again", || call(NUM_OF_POOLS).is_ok());
