@@ -60,6 +60,8 @@ pub(super) struct Link {
     fallback: bool,
     /// It was open once: what it holds for the client is here alone.
     has_served: bool,
+    /// It ended while it was being opened, and is started anew.
+    is_restarted: bool,
     pub(super) callbacks: Callbacks,
     /// Whole frames for it.
     backlog: Vec<u8>,
@@ -300,6 +302,7 @@ impl Links {
         let link = self.get_mut(place);
         link.state = State::Open(opened);
         link.has_served = true;
+        link.is_restarted = false;
         link.patience = None;
         link.rest = FIRST_REST;
         let mut bytes = std::mem::take(&mut link.backlog);
@@ -363,6 +366,7 @@ impl Links {
         let link = self.get_mut(place);
         let was_open = matches!(link.state, State::Open(_));
         link.fault = fault;
+        link.is_restarted = false;
         link.callbacks.lose();
         let comes_back = link.has_served && link.upstream.reconnect && !is_ending;
         if was_open && comes_back {
@@ -428,6 +432,7 @@ impl Link {
             state: State::Idle,
             fallback,
             has_served: false,
+            is_restarted: false,
             callbacks: Callbacks::default(),
             backlog: Vec::new(),
             ends: Vec::new(),
@@ -461,6 +466,14 @@ impl Link {
 
     pub(super) fn is_open(&self) -> bool {
         matches!(self.state, State::Open(_))
+    }
+
+    /// Whether it is dialled again although it has closed the connection: a daemon that is started
+    /// on demand may have been about to end, being idle.
+    pub(super) fn is_to_be_restarted(&mut self) -> bool {
+        let is_first = matches!(self.state, State::Opening(_)) && !self.is_restarted;
+        self.is_restarted = is_first && self.upstream.start.is_some();
+        self.is_restarted
     }
 
     /// Calls wait for it no longer, if that was to be until now; returns whether it was.
