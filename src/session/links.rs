@@ -68,6 +68,8 @@ pub(super) struct Link {
     fallback: bool,
     /// It was open once: what it holds for the client is here alone.
     has_served: bool,
+    /// It ended while it was being opened, and is started anew.
+    is_restarted: bool,
     pub(super) callbacks: Callbacks,
     backlog: Backlog,
     /// Until then, calls wait for it although it is lost.
@@ -399,6 +401,7 @@ impl Links {
         let link = self.get_mut(place);
         link.state = State::Open(opened);
         link.is_unproven = std::mem::replace(&mut link.has_served, true);
+        link.is_restarted = false;
         link.patience = None;
         actions.push_back(Action::Opened(link.id));
         link.flush(actions);
@@ -448,6 +451,7 @@ impl Links {
         let link = self.get_mut(place);
         let was_open = matches!(link.state, State::Open(_));
         link.fault = fault;
+        link.is_restarted = false;
         link.callbacks.lose();
         let comes_back = link.has_served && link.upstream.reconnect && !is_ending;
         if was_open && comes_back {
@@ -518,6 +522,7 @@ impl Link {
             state: State::Idle,
             fallback,
             has_served: false,
+            is_restarted: false,
             callbacks: Callbacks::default(),
             backlog: Backlog::default(),
             patience: None,
@@ -561,6 +566,14 @@ impl Link {
 
     pub(super) fn is_open(&self) -> bool {
         matches!(self.state, State::Open(_))
+    }
+
+    /// Whether it is dialled again although it has closed the connection: a daemon that is started
+    /// on demand may have been about to end, being idle.
+    pub(super) fn is_to_be_restarted(&mut self) -> bool {
+        let is_first = matches!(self.state, State::Opening(_)) && !self.is_restarted;
+        self.is_restarted = is_first && self.upstream.start.is_some();
+        self.is_restarted
     }
 
     /// Calls wait for it no longer, if that was to be until now; returns whether it was.

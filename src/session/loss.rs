@@ -110,6 +110,13 @@ impl Session {
             // Where it is down, its standing is logged once for all clients.
             tracing::debug!(upstream = name, why, "cannot open the upstream");
         }
+        if *lost == Lost::Closed && link.is_to_be_restarted() {
+            link.callbacks.lose();
+            self.actions.push_back(Action::Disconnect(id));
+            let calls = &mut serving.calls;
+            serving.links.dial(place, calls, &mut self.actions, now);
+            return;
+        }
         let left = was_open && matches!(lost, Lost::Closed);
         if lost.is_of_daemon() && !left {
             let why = why.clone();

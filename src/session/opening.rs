@@ -33,7 +33,7 @@ pub(super) struct Opening {
     others: VecDeque<Target>,
     dialogue: Dialogue,
     /// Times that the target was dialled. One that is reached at several addresses may answer at
-    /// another.
+    /// another, and one that is started on demand may have been about to end, being idle.
     dials: usize,
 }
 
@@ -151,19 +151,24 @@ impl Session {
         };
         let upstream = Arc::clone(opening.upstream());
         let (id, why) = (opening.id(), lost.to_string());
-        tracing::warn!(upstream = &*upstream.name, why, "cannot open the upstream");
-        if matches!(lost, Lost::TimedOut) && opening.dialogue.waits_for_uri() {
-            // A client may choose what to open, such as a host that is not there. For others the
-            // daemon is well: it has answered.
-            self.actions.push_back(Action::Opened(id));
-        } else if lost.is_of_daemon() {
-            self.actions.push_back(Action::Unwell { id, why });
+        let is_restarted = upstream.start.is_some() && *lost == Lost::Closed && opening.dials == 1;
+        if !is_restarted {
+            tracing::warn!(upstream = &*upstream.name, why, "cannot open the upstream");
+            if matches!(lost, Lost::TimedOut) && opening.dialogue.waits_for_uri() {
+                // A client may choose what to open, such as a host that is not there. For others
+                // the daemon is well: it has answered.
+                self.actions.push_back(Action::Opened(id));
+            } else if lost.is_of_daemon() {
+                self.actions.push_back(Action::Unwell { id, why });
+            }
         }
         self.disconnect();
         let Phase::Opening(opening) = &mut self.phase else {
             return;
         };
-        if opening.dialogue.is_connected() && opening.dials < upstream.addresses.len() {
+        let has_another =
+            opening.dialogue.is_connected() && opening.dials < upstream.addresses.len();
+        if is_restarted || has_another {
             let (target, flags) = (opening.target.clone(), opening.flags);
             let dialogue = self.begin(&target, flags, now);
             if let Phase::Opening(opening) = &mut self.phase {

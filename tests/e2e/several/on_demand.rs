@@ -2,18 +2,21 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::account::Account;
+use crate::support::fake_upstream::{FakeUpstream, Next};
 use crate::support::libvirtd::{directories, furnish};
-use crate::support::policy::CONNECT;
+use crate::support::policy::{CONNECT, listeners};
 use crate::support::process::Log;
 use crate::support::proxy::{Proxy, ProxyBuilder};
 use crate::support::rpc_client::RpcClient;
 use crate::support::tool::{uri_at, virsh};
 use crate::support::wait::{eventually, poll};
+use crate::support::wire::{procedure, status};
 use crate::support::workdir::WorkDir;
 
 /// What the daemon says of itself, to have something in the log.
@@ -136,6 +139,54 @@ fn nobody_is_refused_while_a_daemon_that_is_started_on_demand_ends() {
             }
         });
     }
+}
+
+/// A daemon that closes so many connections as soon as it is spoken to, as one does that is ending.
+fn ending(connections: usize) -> FakeUpstream {
+    let left = AtomicUsize::new(connections);
+    FakeUpstream::scripted(move |_, frame| {
+        let less = |left: usize| left.checked_sub(1);
+        let counts = frame.procedure == procedure::AUTH_LIST;
+        match counts && left.fetch_update(SeqCst, SeqCst, less).is_ok() {
+            true => Next::Close,
+            false => Next::Standard,
+        }
+    })
+}
+
+#[test]
+fn a_daemon_that_ends_just_then_is_dialled_once_more() {
+    const NUM_OF_POOLS: i32 = 71;
+    let (primary, storage, crashing) = (ending(1), ending(1), ending(usize::MAX));
+    let proxy = ProxyBuilder::new(|dir| {
+        let of = |name: &str, daemon: &FakeUpstream| {
+            let socket = daemon.socket();
+            let socket = socket.display();
+            format!("  {name}: {{ unix: {socket}, start: [\"true\"], {CONNECT} }}\n")
+        };
+        listeners(dir, "")
+            + "upstreams:\n"
+            + &of("primary", &primary)
+            + &of("storage", &storage)
+            + &of("crashing", &crashing)
+            + "routes:
+  - { uri: \"good:///\", upstream: primary, drivers: { storage: storage } }
+  - { uri: \"bad:///\", upstream: crashing }
+"
+    })
+    .start();
+    let mut client = RpcClient::opened(&proxy.socket(), "good:///");
+    assert_eq!(client.call(NUM_OF_POOLS, Vec::new()).status, status::OK);
+    assert_eq!((primary.accepted(), storage.accepted()), (2, 2));
+
+    let mut client = RpcClient::connect(&proxy.socket());
+    client.auth_list();
+    let error = client.open(Some("bad:///"), 0).unwrap_err();
+    assert!(
+        error.message.contains("the daemon closed the connection"),
+        "{error:?}"
+    );
+    assert_eq!(crashing.accepted(), 2);
 }
 
 #[test]
