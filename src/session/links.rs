@@ -28,6 +28,10 @@ const BACKLOG: usize = 1 << 20;
 const FIRST_REST: Duration = Duration::from_millis(20);
 const LAST_REST: Duration = Duration::from_secs(30);
 
+/// A daemon that was open for as long is dialled again at once. One that dies of being opened is
+/// given up to as long a rest: it would keep everybody busy.
+const STEADY: Duration = Duration::from_secs(1);
+
 /// One of the daemons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place(usize);
@@ -71,6 +75,8 @@ pub(super) struct Link {
     patience: Option<Instant>,
     /// How long to rest before the next try.
     rest: Duration,
+    /// When it was last opened.
+    since: Option<Instant>,
     /// Why it was lost, or could not be opened: the payload of an error.
     fault: Vec<u8>,
 }
@@ -382,12 +388,18 @@ impl Links {
     }
 
     /// One is open: what waited for it goes on.
-    pub(super) fn opened(&mut self, place: Place, opened: Opened, actions: &mut VecDeque<Action>) {
+    pub(super) fn opened(
+        &mut self,
+        place: Place,
+        opened: Opened,
+        actions: &mut VecDeque<Action>,
+        now: Instant,
+    ) {
         let link = self.get_mut(place);
+        link.since = Some(now);
         link.state = State::Open(opened);
         link.has_served = true;
         link.patience = None;
-        link.rest = FIRST_REST;
         actions.push_back(Action::Opened(link.id));
         link.flush(actions);
     }
@@ -439,9 +451,17 @@ impl Links {
         link.callbacks.lose();
         let comes_back = link.has_served && link.upstream.reconnect && !is_ending;
         if was_open && comes_back {
-            link.patience = Some(now + link.upstream.connect_timeout);
-            link.rest = FIRST_REST;
-            link.state = State::Resting(now);
+            let patience = now + link.upstream.connect_timeout;
+            let is_steady = |since: Instant| now.saturating_duration_since(since) >= STEADY;
+            link.patience = Some(patience);
+            if link.since.is_none_or(is_steady) {
+                link.rest = FIRST_REST;
+                link.state = State::Resting(now);
+            } else {
+                let rest = STEADY.min(link.rest);
+                link.state = State::Resting(patience.min(now + rest));
+                link.rest = STEADY.min(rest * 2);
+            }
             return true;
         }
         if link.patience.is_some_and(|patience| now >= patience) {
@@ -505,6 +525,7 @@ impl Link {
             backlog: Backlog::default(),
             patience: None,
             rest: FIRST_REST,
+            since: None,
             fault: Vec::new(),
         }
     }

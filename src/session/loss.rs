@@ -77,7 +77,7 @@ impl Session {
                 self.fail_link(place, error, now);
             }
             Progress::Opened(opened) => {
-                serving.links.opened(place, opened, &mut self.actions);
+                serving.links.opened(place, opened, &mut self.actions, now);
                 let drivers: Vec<_> = serving.links.drivers_of(place).collect();
                 let callbacks = &mut serving.links.get_mut(place).callbacks;
                 let all = !callbacks.is_refused();

@@ -64,6 +64,33 @@ fn a_client_survives_many_restarts() {
 }
 
 #[test]
+fn a_daemon_that_dies_as_soon_as_it_is_open_is_dialled_less_and_less_often() {
+    let mut rig = coming_back();
+    rig.wait(SECOND);
+    let begun = rig.now;
+    let mut dials = 0;
+    while rig.now < begun + 60 * SECOND {
+        if rig.dials("qemu") > dials {
+            dials = rig.dials("qemu");
+            if dials > 1 {
+                rig.at("qemu").opens();
+            }
+            rig.at("qemu").dies_at_once();
+        }
+        assert!(dials < 80, "dialled {dials} times in {:?}", rig.now - begun);
+        rig.wait(SECOND / 100);
+    }
+    // It has come to its senses.
+    while rig.dials("qemu") == dials {
+        rig.wait(SECOND);
+    }
+    rig.at("qemu").opens();
+    rig.wait(SECOND);
+    rig.at("qemu").dies();
+    assert_eq!(rig.dials("qemu"), dials + 2);
+}
+
+#[test]
 fn a_call_waits_until_the_daemon_is_back() {
     let mut rig = coming_back();
     rig.at("qemu").dies();

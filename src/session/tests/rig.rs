@@ -578,7 +578,13 @@ impl At<'_> {
         open.name.unwrap_or_default().to_owned()
     }
 
+    /// It dies, a while after it was opened.
     pub(super) fn dies(&mut self) {
+        self.rig.now += SECOND;
+        self.dies_at_once();
+    }
+
+    pub(super) fn dies_at_once(&mut self) {
         let lost = Lost::Closed;
         let (session, now) = (&mut self.rig.session, self.rig.now);
         session.handle_upstream_lost(self.id, &lost, now);

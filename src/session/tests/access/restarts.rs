@@ -74,7 +74,7 @@ fn nothing_is_kept_of_a_daemon_that_does_not_tell_of_changes_any_more() {
             rig.daemon_tells(domain("acme-1", 1));
             assert_eq!(rig.daemon_gets(), suspend(serial));
         }
-        rig.daemon_dies();
+        rig.at("qemu").dies();
         rig.at("qemu").opens();
         for callback in [1, 2] {
             rig.at("qemu").says_yes(REGISTER, |w| _ = w.i32(callback));
