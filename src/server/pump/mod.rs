@@ -52,6 +52,10 @@ use upstream::{Upstream, open};
 /// that asks and never listens costs this much.
 const OUTBOX: usize = 256 * 1024;
 
+/// Daemons that are lost and of which the client has not read all that they said. Each holds a buffer
+/// and a socket; a client that lets more of them heap up while they are dialled again is closed.
+const GONE: usize = 8;
+
 /// Frames that are decided on before the other connections of the thread have their turn. A client
 /// whose every frame is dropped or answered here is bounded by nothing else.
 const TURN: usize = 1024;
@@ -195,6 +199,14 @@ impl<'a> Pump<'a> {
                     upstream,
                     readonly,
                 } => {
+                    let gone = self.upstreams.iter().filter(|upstream| upstream.gone);
+                    if gone.count() >= GONE {
+                        tracing::info!(
+                            "the client reads nothing of daemons that are lost: closing"
+                        );
+                        self.end = End::Closed;
+                        return true;
+                    }
                     let dial = Dial::new(id, &upstream, readonly, self.shared);
                     self.dials.push(dial);
                 }

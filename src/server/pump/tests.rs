@@ -315,3 +315,45 @@ async fn a_program_that_ends_without_a_word_is_known_to_all() {
     let down = shared.health.snapshot(Instant::now());
     assert!(down[0].why.ends_with("no such host"), "{down:?}");
 }
+
+#[tokio::test]
+async fn who_reads_nothing_does_not_heap_up_what_lost_daemons_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("one");
+    let mut daemon = Daemon::at(&path);
+    let shared = shared_with(&format!("unix: {}, reconnect: true", path.display()));
+    let (client, ours) = pair();
+    (&client).write_all(&open_call(1)).unwrap();
+    let event = Header {
+        kind: MessageType::MESSAGE,
+        ..Header::remote_call(remote::DOMAIN_EVENT_LIFECYCLE, Serial(0))
+    };
+    let mut said = Vec::new();
+    frame::write(&mut said, event, |writer| writer.raw(&[0; 400_000]));
+    let mut pump = Box::pin(Pump::new(ours, session(), None, &shared));
+    let begun = Instant::now();
+    loop {
+        let asked = daemon.answer(&mut yes);
+        let is_open = |header: &Header| header.procedure == remote::CONNECT_SET_IDENTITY;
+        if asked.iter().any(is_open) {
+            // All of it is taken, whoever reads it, and then it dies.
+            let socket = daemon.socket.take().unwrap();
+            let mut left = said.as_slice();
+            while !left.is_empty() {
+                if let Ok(count) = (&socket).write(left) {
+                    left = &left[count..];
+                }
+                _ = std::future::poll_fn(|cx| Poll::Ready(pump.as_mut().poll(cx))).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        if std::future::poll_fn(|cx| Poll::Ready(pump.as_mut().poll(cx)))
+            .await
+            .is_ready()
+        {
+            return;
+        }
+        assert!(pump.upstreams.len() < 10 && begun.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
