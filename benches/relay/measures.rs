@@ -94,8 +94,13 @@ pub(crate) fn connect(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::
         Client::new(wire::connect(&running.socket)?).whole_dialogue(upstream.uri)?;
         outcome.latencies.push(now.elapsed().as_nanos() as u32);
     }
+    outcome.elapsed = begin.elapsed();
+    outcome.calls = outcome.latencies.len() as u64;
     Ok(Sample {
-        more: vec![("p99", outcome.percentile(99.0))],
+        more: vec![
+            ("p99", outcome.percentile(99.0)),
+            ("per second", outcome.per_second()),
+        ],
         value: outcome.percentile(50.0),
     })
 }

@@ -139,6 +139,16 @@ pub(crate) const MEASURES: &[Measure] = &[
         run: measures::domain_call,
     },
     Measure {
+        name: "calls-1",
+        title: "calls, 1 connection, libvirtd",
+        unit: "/s",
+        better: Better::Higher,
+        behind: Behind::Libvirtd,
+        fits: every,
+        slow: false,
+        run: |peer, upstream, effort| measures::throughput(peer, upstream, effort, 1, 1),
+    },
+    Measure {
         name: "calls-8",
         title: "calls, 8 connections, libvirtd",
         unit: "/s",
@@ -157,6 +167,16 @@ pub(crate) const MEASURES: &[Measure] = &[
         fits: every,
         slow: false,
         run: |peer, upstream, effort| measures::throughput(peer, upstream, effort, 64, 1),
+    },
+    Measure {
+        name: "calls-1-echo",
+        title: "calls, 1 connection, echo upstream",
+        unit: "/s",
+        better: Better::Higher,
+        behind: Behind::Echo,
+        fits: every,
+        slow: false,
+        run: |peer, upstream, effort| measures::throughput(peer, upstream, effort, 1, 1),
     },
     Measure {
         name: "calls-8-echo",
