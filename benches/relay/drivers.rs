@@ -27,7 +27,8 @@ pub(crate) fn storage_call(peer: &Peer, owner: &Upstream, effort: &Effort) -> io
 
 pub(crate) fn download(peer: &Peer, owner: &Upstream, effort: &Effort) -> io::Result<Sample> {
     let way = Way::start(peer, owner, effort)?;
-    transfer_once(&way.running, &way.uri, effort.stream, Client::download)
+    let client = Client::open(&way.running.socket, &way.uri)?;
+    transfer_once(&way.running, client, effort.stream, Client::download)
 }
 
 /// A running peer on the way to the daemon that owns the networks and the storage.
@@ -69,6 +70,7 @@ impl Way {
                 let more = More {
                     upstreams: &upstreams,
                     routes: ROUTES,
+                    ..More::default()
                 };
                 (peer.start_with(&second, &more, None)?, OBJECTS.to_owned())
             }

@@ -3,6 +3,7 @@
 //! - `wire`: the client's side of the protocol.
 //! - `load`: many connections and calls in flight.
 //! - `echo`: an upstream that answers at once.
+//! - `tls`: clients by TLS.
 //! - `peers`, `upstream`, `process`: what is measured, started and looked at.
 //! - `rows`, `measures`, `drivers`: the rows, and one function for each.
 //! - `report`, `targets`, `plot`: what came of it.
@@ -26,6 +27,7 @@ mod process;
 mod report;
 mod rows;
 mod targets;
+mod tls;
 mod upstream;
 mod wire;
 
@@ -198,6 +200,9 @@ fn peers(options: &Options) -> io::Result<Vec<Peer>> {
     }
     if is_installed("socat") {
         peers.push(peer("socat", Kind::Socat));
+    }
+    if is_installed("stunnel") {
+        peers.push(peer("stunnel", Kind::Stunnel));
     }
     if let Some(path) = &options.libvirt_virtproxyd {
         peers.push(peer("libvirt", Kind::Libvirt(path.clone())));

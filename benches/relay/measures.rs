@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use rustix::time::{ClockId, clock_gettime};
 use virtproxyd::protocol::table::remote;
 
 use super::load::{self, Outcome};
@@ -93,8 +94,13 @@ pub(crate) fn connect(peer: &Peer, upstream: &Upstream, effort: &Effort) -> io::
         Client::new(wire::connect(&running.socket)?).whole_dialogue(upstream.uri)?;
         outcome.latencies.push(now.elapsed().as_nanos() as u32);
     }
+    outcome.elapsed = begin.elapsed();
+    outcome.calls = outcome.latencies.len() as u64;
     Ok(Sample {
-        more: vec![("p99", outcome.percentile(99.0))],
+        more: vec![
+            ("p99", outcome.percentile(99.0)),
+            ("per second", outcome.per_second()),
+        ],
         value: outcome.percentile(50.0),
     })
 }
@@ -128,29 +134,29 @@ fn stream(
     let running = peer.start(upstream)?;
     // The echo upstream knows whole frames only.
     let length = effort.stream / STREAM_PAYLOAD as u64 * STREAM_PAYLOAD as u64;
-    transfer_once(&running, upstream.uri, length, transfer)
+    let client = Client::open(&running.socket, upstream.uri)?;
+    transfer_once(&running, client, length, transfer)
 }
 
 /// So many bytes in one stream, after a part of them to begin with.
-pub(crate) fn transfer_once(
+pub(crate) fn transfer_once<S: Read + Write>(
     running: &Running,
-    uri: &str,
+    mut client: Client<S>,
     length: u64,
-    transfer: impl Fn(&mut Client<UnixStream>, u64) -> io::Result<()>,
+    transfer: impl Fn(&mut Client<S>, u64) -> io::Result<()>,
 ) -> io::Result<Sample> {
-    let mut client = Client::open(&running.socket, uri)?;
     let frames = length / 16 / STREAM_PAYLOAD as u64;
     transfer(&mut client, frames * STREAM_PAYLOAD as u64)?;
-    let before = Usage::of(running);
+    let (before, own) = (Usage::of(running), Usage::own());
     let begin = Instant::now();
     transfer(&mut client, length)?;
     let elapsed = begin.elapsed();
-    let usage = Usage::of(running).since(&before);
+    let (usage, own) = (Usage::of(running).since(&before), Usage::own().since(&own));
     let gib = length as f64 / MIB / 1024.0;
-    let more = match running.process {
-        Some(_) => vec![("CPU s/GiB", usage.cpu.as_secs_f64() / gib)],
-        None => Vec::new(),
-    };
+    let mut more = vec![("client CPU s/GiB", own.cpu.as_secs_f64() / gib)];
+    if usage.is_known {
+        more.push(("CPU s/GiB", usage.cpu.as_secs_f64() / gib));
+    }
     Ok(Sample {
         value: gib * 1024.0 / elapsed.as_secs_f64(),
         more,
@@ -318,14 +324,14 @@ pub(crate) fn traced(peer: &Peer, upstream: &Upstream, tracer: Tracer) -> io::Re
 
 /// What a peer has used of the machine.
 #[derive(Debug, Clone, Copy, Default)]
-struct Usage {
-    cpu: Duration,
+pub(crate) struct Usage {
+    pub(crate) cpu: Duration,
     sleeps: u64,
     is_known: bool,
 }
 
 impl Usage {
-    fn of(running: &Running) -> Self {
+    pub(crate) fn of(running: &Running) -> Self {
         running
             .process
             .as_ref()
@@ -336,7 +342,16 @@ impl Usage {
             })
     }
 
-    fn since(self, before: &Self) -> Self {
+    /// Of the load generator itself.
+    pub(crate) fn own() -> Self {
+        let cpu = clock_gettime(ClockId::ProcessCPUTime);
+        Self {
+            cpu: Duration::new(cpu.tv_sec as u64, cpu.tv_nsec as u32),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn since(self, before: &Self) -> Self {
         Self {
             cpu: self.cpu.saturating_sub(before.cpu),
             sleeps: self.sleeps.saturating_sub(before.sleeps),

@@ -9,7 +9,9 @@ use rustix::process::{Resource, getrlimit};
 use tempfile::TempDir;
 
 use super::process::Process;
+use super::tls::{CIPHER, Tls};
 use super::upstream::{Upstream, await_answer, unprivileged, work_dir};
+use super::wire::Client;
 
 /// Connections that a peer is set up to hold: as many as there are descriptors for, two each, and
 /// some to spare.
@@ -37,6 +39,8 @@ pub(crate) enum Kind {
     Haproxy,
     /// socat, one process for each connection.
     Socat,
+    /// stunnel, which takes clients by TLS only.
+    Stunnel,
     /// libvirt's own proxy, at the path.
     Libvirt(PathBuf),
     /// A second libvirtd, which passes on what the daemon owns.
@@ -58,9 +62,12 @@ impl Kind {
     }
 }
 
-/// What the policy of this project's proxy has more, as lines of YAML.
-#[derive(Debug, Clone, Copy, Default)]
+/// What a peer is set up with beyond the rest.
+#[derive(Clone, Copy, Default)]
 pub(crate) struct More<'a> {
+    /// A listener by TLS.
+    pub(crate) tls: Option<&'a Tls>,
+    /// Lines in the policy of this project's proxy.
     pub(crate) upstreams: &'a str,
     /// Before the route for everything.
     pub(crate) routes: &'a str,
@@ -94,7 +101,7 @@ impl Peer {
         self.start_with(upstream, &More::default(), None)
     }
 
-    /// With more in its policy if it is ours, and under a tracer.
+    /// With more than the usual, and under a tracer.
     pub(crate) fn start_with(
         &self,
         upstream: &Upstream,
@@ -133,7 +140,14 @@ impl Peer {
             unprivileged(&mut command, dir.path())?;
         }
         let mut process = Process::start(command, &dir.path().join("log"))?;
-        await_answer(&socket, upstream.uri, &mut process, dir.path())?;
+        match more.tls {
+            None => await_answer(
+                || Client::open(&socket, upstream.uri),
+                &mut process,
+                dir.path(),
+            )?,
+            Some(tls) => await_answer(|| tls.open(upstream.uri), &mut process, dir.path())?,
+        }
         if tracer == Some(Tracer::Strace) {
             process.look_behind_tracer()?;
         }
@@ -172,14 +186,24 @@ impl Peer {
             }
             Kind::Haproxy => {
                 let file = dir.join("haproxy.cfg");
+                let bind = more.tls.map(|tls| {
+                    format!(
+                        " bind 127.0.0.1:{} ssl crt {} ca-file {} verify required \
+                         ssl-min-ver TLSv1.3 ciphersuites {CIPHER}\n",
+                        tls.port,
+                        tls.file("both.pem").display(),
+                        tls.file("ca.pem").display(),
+                    )
+                });
                 fs::write(
                     &file,
                     format!(
                         "global\n maxconn {}\n\
                          defaults\n mode tcp\n timeout connect 60s\n timeout client 1h\n timeout server 1h\n\
-                         frontend clients\n bind unix@{from} mode 666\n default_backend daemon\n\
+                         frontend clients\n bind unix@{from} mode 666\n{} default_backend daemon\n\
                          backend daemon\n server daemon unix@{to}\n",
                         connections(),
+                        bind.unwrap_or_default(),
                     ),
                 )?;
                 let args = vec![
@@ -197,6 +221,24 @@ impl Peer {
                     socket,
                 )
             }
+            Kind::Stunnel => {
+                let tls = more.tls.ok_or(io::ErrorKind::Unsupported)?;
+                let file = dir.join("stunnel.conf");
+                fs::write(
+                    &file,
+                    format!(
+                        "foreground = yes\npid =\ndebug = err\n\
+                         socket = l:TCP_NODELAY=1\nsocket = r:TCP_NODELAY=1\n\
+                         [clients]\naccept = 127.0.0.1:{}\nconnect = {to}\n\
+                         cert = {}\nCAfile = {}\nverifyChain = yes\nrequireCert = yes\n\
+                         sslVersionMin = TLSv1.3\nciphersuites = {CIPHER}\n",
+                        tls.port,
+                        tls.file("both.pem").display(),
+                        tls.file("ca.pem").display(),
+                    ),
+                )?;
+                ("stunnel".into(), vec![file.display().to_string()], socket)
+            }
             // It finds its daemons by the names of their sockets. As an ordinary user's, since
             // root's would use the machine's own directories.
             Kind::Libvirt(program) => {
@@ -212,14 +254,25 @@ impl Peer {
 
 /// A policy that sends every client and URI to `upstream`.
 fn policy(socket: &Path, upstream: &Path, more: &More<'_>) -> String {
+    let tls = more.tls.map(|tls| {
+        format!(
+            "  tls:\n    tcp: \"127.0.0.1:{}\"\n    \
+             tls: {{ ca: {:?}, cert: {:?}, key: {:?}, client_cert: required }}\n",
+            tls.port,
+            tls.file("ca.pem"),
+            tls.file("server.pem"),
+            tls.file("server.key"),
+        )
+    });
     format!(
         "version: 1\n\
          daemon: {{ max_clients: {} }}\n\
-         listeners:\n  main: {{ unix: \"{}\", mode: \"0666\" }}\n\
+         listeners:\n  main: {{ unix: \"{}\", mode: \"0666\" }}\n{}\
          upstreams:\n  daemon: {{ unix: \"{}\", connect_timeout: 60s }}\n{}\
          routes:\n{}  - {{ uri: [\"*?*\", \"\"], upstream: daemon }}\n",
         connections(),
         socket.display(),
+        tls.unwrap_or_default(),
         upstream.display(),
         more.upstreams,
         more.routes,

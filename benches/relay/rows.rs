@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::drivers;
 use super::measures;
 use super::peers::{Kind, Peer, Tracer};
+use super::tls;
 use super::upstream::Upstream;
 
 /// One row.
@@ -66,7 +67,7 @@ impl Effort {
 }
 
 fn every(kind: &Kind) -> bool {
-    !kind.has_second_daemon()
+    !kind.has_second_daemon() && *kind != Kind::Stunnel
 }
 
 /// Rules cost the same in memory and on streams, and change what an event is sent to.
@@ -89,6 +90,15 @@ fn single_process_proxies(kind: &Kind) -> bool {
 
 fn ours(kind: &Kind) -> bool {
     matches!(kind, Kind::Ours(_))
+}
+
+/// Those that take clients by TLS.
+fn by_tls(kind: &Kind) -> bool {
+    *kind == Kind::Direct || proxies_by_tls(kind)
+}
+
+fn proxies_by_tls(kind: &Kind) -> bool {
+    matches!(kind, Kind::Ours(_) | Kind::Haproxy | Kind::Stunnel)
 }
 
 /// Straight to the daemon that owns the object, and the ways there past another daemon.
@@ -129,6 +139,16 @@ pub(crate) const MEASURES: &[Measure] = &[
         run: measures::domain_call,
     },
     Measure {
+        name: "calls-1",
+        title: "calls, 1 connection, libvirtd",
+        unit: "/s",
+        better: Better::Higher,
+        behind: Behind::Libvirtd,
+        fits: every,
+        slow: false,
+        run: |peer, upstream, effort| measures::throughput(peer, upstream, effort, 1, 1),
+    },
+    Measure {
         name: "calls-8",
         title: "calls, 8 connections, libvirtd",
         unit: "/s",
@@ -147,6 +167,16 @@ pub(crate) const MEASURES: &[Measure] = &[
         fits: every,
         slow: false,
         run: |peer, upstream, effort| measures::throughput(peer, upstream, effort, 64, 1),
+    },
+    Measure {
+        name: "calls-1-echo",
+        title: "calls, 1 connection, echo upstream",
+        unit: "/s",
+        better: Better::Higher,
+        behind: Behind::Echo,
+        fits: every,
+        slow: false,
+        run: |peer, upstream, effort| measures::throughput(peer, upstream, effort, 1, 1),
     },
     Measure {
         name: "calls-8-echo",
@@ -247,6 +277,36 @@ pub(crate) const MEASURES: &[Measure] = &[
         fits: every_without_rules,
         slow: false,
         run: measures::upload,
+    },
+    Measure {
+        name: "tls-download",
+        title: "volume download over TLS 1.3, echo upstream (direct: libvirtd's own)",
+        unit: "MiB/s",
+        better: Better::Higher,
+        behind: Behind::Echo,
+        fits: by_tls,
+        slow: false,
+        run: tls::download,
+    },
+    Measure {
+        name: "tls-upload",
+        title: "volume upload over TLS 1.3, echo upstream",
+        unit: "MiB/s",
+        better: Better::Higher,
+        behind: Behind::Echo,
+        fits: proxies_by_tls,
+        slow: false,
+        run: tls::upload,
+    },
+    Measure {
+        name: "tls-handshakes",
+        title: "TLS 1.3 handshakes (direct: libvirtd's own)",
+        unit: "/s",
+        better: Better::Higher,
+        behind: Behind::Echo,
+        fits: by_tls,
+        slow: false,
+        run: tls::handshakes,
     },
     Measure {
         name: "network-call",

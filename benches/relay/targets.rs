@@ -24,6 +24,7 @@ pub(crate) fn targets(rows: &[Row<'_>]) -> Vec<Target> {
         let ruled = find(|kind| matches!(kind, Kind::Ruled(_)));
         let direct = find(|kind| *kind == Kind::Direct);
         let haproxy = find(|kind| *kind == Kind::Haproxy);
+        let stunnel = find(|kind| *kind == Kind::Stunnel);
         let libvirt = find(|kind| matches!(kind, Kind::Libvirt(_)));
         let name = row.measure.name;
         let mut push = |what: &str, reached: Option<f64>, limit: Limit| {
@@ -75,6 +76,10 @@ pub(crate) fn targets(rows: &[Row<'_>]) -> Vec<Target> {
             "download" | "upload" => {
                 push("rate to HAProxy's", to(haproxy), Limit::AtLeast(1.0));
                 push("CPU to HAProxy's", cpu_to(haproxy), Limit::AtMost(1.0));
+            }
+            "tls-download" | "tls-upload" => {
+                push("rate to HAProxy's", to(haproxy), Limit::AtLeast(1.0));
+                push("rate to stunnel's", to(stunnel), Limit::AtLeast(1.0));
             }
             "network-call" | "storage-call" => {
                 push(

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use virtproxyd::protocol::table::remote;
 
 use super::echo::{DOMAINS, name};
 use super::process::Process;
+use super::tls::Tls;
 use super::wire::{Client, PATIENCE, POOL, VOLUME, call, small_call};
 
 /// A daemon behind the peers.
@@ -36,7 +37,7 @@ impl Upstream {
         command.args(["--bench", "--echo-upstream"]).arg(&socket);
         let mut process = Process::start(command, &dir.path().join("log"))?;
         let uri = "qemu:///session";
-        await_answer(&socket, uri, &mut process, dir.path())?;
+        await_answer(|| Client::open(&socket, uri), &mut process, dir.path())?;
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o666))?;
         let many_domains = uri.to_owned();
         Ok(Self {
@@ -51,8 +52,32 @@ impl Upstream {
 
     /// A real `libvirtd` without privileges and with libvirt's test driver.
     pub(crate) fn libvirtd() -> io::Result<Self> {
+        Self::libvirtd_with(None)
+    }
+
+    /// The same with a listener by TLS.
+    pub(crate) fn libvirtd_listening(tls: &Tls) -> io::Result<Self> {
+        Self::libvirtd_with(Some(tls))
+    }
+
+    fn libvirtd_with(tls: Option<&Tls>) -> io::Result<Self> {
         let dir = work_dir()?;
         let mut command = Command::new("libvirtd");
+        if let Some(tls) = tls {
+            let file = dir.path().join("libvirtd.conf");
+            fs::write(
+                &file,
+                format!(
+                    "listen_addr = \"127.0.0.1\"\ntls_port = \"{}\"\nca_file = {:?}\n\
+                     cert_file = {:?}\nkey_file = {:?}\n",
+                    tls.port,
+                    tls.file("ca.pem"),
+                    tls.file("server.pem"),
+                    tls.file("server.key"),
+                ),
+            )?;
+            command.arg("--listen").arg("--config").arg(file);
+        }
         command
             .env_clear()
             .env("PATH", "/usr/bin:/usr/sbin:/bin:/sbin");
@@ -72,7 +97,7 @@ impl Upstream {
         let mut process = Process::start(command, &dir.path().join("log"))?;
         let socket = dir.path().join("run/libvirt/libvirt-sock");
         let uri = "test:///default";
-        await_answer(&socket, uri, &mut process, dir.path())?;
+        await_answer(|| Client::open(&socket, uri), &mut process, dir.path())?;
         let file = dir.path().join("node.xml");
         fs::write(&file, node())?;
         let many_domains = format!("test://{}", file.display());
@@ -135,17 +160,15 @@ fn node() -> String {
     xml + "</node>\n"
 }
 
-/// Waits until a call through `socket` is answered.
-pub(crate) fn await_answer(
-    socket: &Path,
-    uri: &str,
+/// Waits until a call of a client that can be opened is answered.
+pub(crate) fn await_answer<S: Read + Write>(
+    open: impl Fn() -> io::Result<Client<S>>,
     process: &mut Process,
     dir: &Path,
 ) -> io::Result<()> {
     let end = Instant::now() + PATIENCE;
     loop {
-        let answered =
-            Client::open(socket, uri).and_then(|mut client| client.ask(&mut small_call()));
+        let answered = open().and_then(|mut client| client.ask(&mut small_call()));
         let Err(error) = answered else { return Ok(()) };
         if process.has_ended() || Instant::now() > end {
             let log = fs::read_to_string(dir.join("log")).unwrap_or_default();
