@@ -121,7 +121,7 @@ impl Template {
     fn allows(&self, name: &str, value: &str) -> bool {
         let mut allowed = self.values.iter().filter(|(known, _)| **known == *name);
         is_value(value)
-            && allowed.any(|(_, patterns)| patterns.iter().any(|pattern| pattern.matches(value)))
+            && allowed.any(|(_, patterns)| patterns.iter().any(|pattern| allows(pattern, value)))
     }
 
     /// Whether some values may make `text` into `wanted`. A name that is there twice may have two
@@ -185,6 +185,17 @@ fn next_name(text: &str) -> Option<(&str, &str, &str)> {
         let (name, after) = rest.strip_prefix('{')?.split_once('}')?;
         is_name(name).then_some((before, name, after))
     })
+}
+
+/// Whether a pattern of `values` lets a value through. The wildcards of a glob stand for no dot: who
+/// writes `hv*` means hosts of one domain, and not `hv.` before a domain of the client's choice.
+fn allows(pattern: &Pattern, value: &str) -> bool {
+    let dots = |text: &str| text.bytes().filter(|byte| *byte == b'.').count();
+    let crosses = match pattern {
+        Pattern::Glob(glob) => dots(glob) != dots(value),
+        Pattern::Regex(..) => false,
+    };
+    pattern.matches(value) && !crosses
 }
 
 /// Whether a value is a word that changes nothing but the place that it is put into: no separator,
@@ -271,6 +282,17 @@ mod tests {
             fill("{a}.{}.{b}", &|name| if name == "a" { "1" } else { "2" }),
             "1.{}.2"
         );
+    }
+
+    #[test]
+    fn a_wildcard_stands_for_no_dot() {
+        let allows = |glob, value| super::allows(&Pattern::parse(glob).unwrap(), value);
+        assert!(allows("hv*", "hv12"));
+        assert!(!allows("hv*", "hv1.evil.example"));
+        assert!(!allows("hv?x", "hv.x"));
+        assert!(allows("hv*.rack?", "hv12.rack1"));
+        assert!(!allows("hv*.rack?", "hv1.evil.rack1"));
+        assert!(allows("regex:hv.*", "hv1.rack"));
     }
 
     #[test]
