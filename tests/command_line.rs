@@ -11,6 +11,7 @@ mod shell;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use shell::{Daemon, PROGRAM, Place, mode};
@@ -222,6 +223,14 @@ fn a_policy_whose_tests_fail_is_refused() {
     );
 }
 
+/// Copies a program that is to be run. By another process: while this one writes a file, whatever
+/// another thread of it starts holds the file open for a moment, and what is being written cannot be
+/// run.
+fn copy_program(from: &str, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status();
+    assert!(status.unwrap().success());
+}
+
 /// Runs the daemon as a user without a policy file, with these variables beside `HOME`; as user
 /// 65534 if we are root.
 fn start_as_user(place: &Place, variables: &[(&str, &str)]) -> Daemon {
@@ -230,7 +239,7 @@ fn start_as_user(place: &Place, variables: &[(&str, &str)]) -> Daemon {
     if root {
         // The program as built may lie where the user cannot reach it.
         let program = place.path("virtproxyd");
-        fs::copy(PROGRAM, &program).unwrap();
+        copy_program(PROGRAM, &program);
         fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(place.path("notify"), fs::Permissions::from_mode(0o777)).unwrap();
         fs::create_dir(place.path("home")).unwrap();

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 
 use rustix::process::Signal;
 
@@ -75,7 +75,10 @@ impl ProxyBuilder {
         give(self.dir.path(), account);
         // That user may not be allowed into the build directory.
         let copy = self.dir.join("program");
-        fs::copy(&self.program, &copy).unwrap();
+        // By another process: while this one writes a file, whatever another thread of it starts
+        // holds the file open for a moment, and what is being written cannot be run.
+        let copied = Command::new("cp").arg(&self.program).arg(&copy).status();
+        assert!(copied.unwrap().success());
         self.program = copy;
         self.account = Some(account.clone());
         self
