@@ -78,9 +78,13 @@ impl Scene {
         self.shared.health.snapshot(Instant::now())
     }
 
-    /// The text of a file, once it has one.
+    /// The line in a file, once it is there as a whole: a shell makes the file first.
     async fn read(&self, name: &str) -> String {
-        eventually(|| fs::read_to_string(self.path(name)).ok()).await
+        eventually(|| {
+            let text = fs::read_to_string(self.path(name)).ok();
+            text.filter(|text| text.ends_with('\n'))
+        })
+        .await
     }
 }
 
