@@ -106,11 +106,6 @@ static FORMS: [Form; 9] = [
 
 /// What a good reply to this call does to the registrations; [`Effect::None`] if nothing.
 pub(super) fn effect(program: Program, procedure: Procedure) -> Effect {
-    // One comparison for the calls that are made all the time.
-    let name = table::lookup(program, procedure).map_or("", |row| row.name);
-    if !name.starts_with("CONNECT_") || !name.contains("REGISTER") {
-        return Effect::None;
-    }
     let mut forms = FORMS.iter().filter(|form| form.program == program);
     forms
         .find_map(|form| match procedure {
