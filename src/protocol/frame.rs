@@ -173,6 +173,14 @@ pub fn write(out: &mut Vec<u8>, header: Header, payload: impl FnOnce(&mut Writer
     }
 }
 
+/// A frame of this header and what follows it.
+#[must_use]
+pub fn encode(header: Header, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(FRAME_MIN + payload.len());
+    write(&mut bytes, header, |writer| writer.raw(payload));
+    bytes
+}
+
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,

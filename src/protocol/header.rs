@@ -145,6 +145,16 @@ impl Header {
         }
     }
 
+    /// Header of a message that answers nothing: an event, or a keepalive's.
+    #[must_use]
+    pub fn message(program: Program, procedure: Procedure) -> Self {
+        Self {
+            program,
+            kind: MessageType::MESSAGE,
+            ..Self::remote_call(procedure, Serial(0))
+        }
+    }
+
     /// Header of the answer to this frame: a stream frame is answered in its stream, everything
     /// else by a reply.
     #[must_use]

@@ -1,5 +1,6 @@
 //! What the shell must do for a session.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::access::quota::{Claims, TurnId};
@@ -101,6 +102,13 @@ pub enum Action {
     Close,
     /// Close the client's connection at once.
     Abort,
+}
+
+/// Has frames of the proxy's own sent, if there are any.
+pub(super) fn send(actions: &mut VecDeque<Action>, to: Peer, bytes: Vec<u8>) {
+    if !bytes.is_empty() {
+        actions.push_back(Action::Send { to, bytes });
+    }
 }
 
 /// What becomes of a frame.

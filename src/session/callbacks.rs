@@ -7,7 +7,7 @@
 
 use super::calls::Effect;
 use crate::protocol::driver::Driver;
-use crate::protocol::frame::{self, Frame};
+use crate::protocol::frame::Frame;
 use crate::protocol::header::{Header, Procedure, Program, Serial};
 use crate::protocol::table::{self, qemu, remote};
 
@@ -26,16 +26,18 @@ const ARGUMENTS: usize = 4096;
 
 /// A pair of calls, of which one ends what the other has begun.
 #[derive(Debug, PartialEq, Eq)]
-struct Form {
+pub(super) struct Form {
     program: Program,
-    register: Procedure,
-    deregister: Procedure,
-    name: Name,
+    /// Whose events they are about.
+    pub(super) driver: Option<Driver>,
+    pub(super) register: Procedure,
+    pub(super) deregister: Procedure,
+    pub(super) name: Name,
 }
 
 /// How the second call says which registration it means.
 #[derive(Debug, PartialEq, Eq)]
-enum Name {
+pub(super) enum Name {
     /// There is only one.
     None,
     /// By the argument of the first.
@@ -44,9 +46,22 @@ enum Name {
     Callback,
 }
 
-const fn form(register: Procedure, deregister: Procedure, name: Name) -> Form {
+impl Form {
+    /// It is about events, not the end of a connection.
+    pub(super) fn is_of_events(&self) -> bool {
+        *self != CLOSE
+    }
+}
+
+const fn form(
+    driver: Option<Driver>,
+    register: Procedure,
+    deregister: Procedure,
+    name: Name,
+) -> Form {
     Form {
         program: Program::REMOTE,
+        driver,
         register,
         deregister,
         name,
@@ -54,6 +69,7 @@ const fn form(register: Procedure, deregister: Procedure, name: Name) -> Form {
 }
 
 const CLOSE: Form = form(
+    None,
     remote::CONNECT_REGISTER_CLOSE_CALLBACK,
     remote::CONNECT_UNREGISTER_CLOSE_CALLBACK,
     Name::None,
@@ -62,58 +78,79 @@ const CLOSE: Form = form(
 static FORMS: [Form; 9] = [
     CLOSE,
     form(
+        None,
         remote::CONNECT_DOMAIN_EVENT_REGISTER,
         remote::CONNECT_DOMAIN_EVENT_DEREGISTER,
         Name::None,
     ),
     form(
+        None,
         remote::CONNECT_DOMAIN_EVENT_REGISTER_ANY,
         remote::CONNECT_DOMAIN_EVENT_DEREGISTER_ANY,
         Name::Argument,
     ),
     form(
+        None,
         remote::CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY,
         remote::CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY,
         Name::Callback,
     ),
     form(
+        Some(Driver::Network),
         remote::CONNECT_NETWORK_EVENT_REGISTER_ANY,
         remote::CONNECT_NETWORK_EVENT_DEREGISTER_ANY,
         Name::Callback,
     ),
     form(
+        Some(Driver::Storage),
         remote::CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY,
         remote::CONNECT_STORAGE_POOL_EVENT_DEREGISTER_ANY,
         Name::Callback,
     ),
     form(
+        Some(Driver::Nodedev),
         remote::CONNECT_NODE_DEVICE_EVENT_REGISTER_ANY,
         remote::CONNECT_NODE_DEVICE_EVENT_DEREGISTER_ANY,
         Name::Callback,
     ),
     form(
+        Some(Driver::Secret),
         remote::CONNECT_SECRET_EVENT_REGISTER_ANY,
         remote::CONNECT_SECRET_EVENT_DEREGISTER_ANY,
         Name::Callback,
     ),
     Form {
         program: Program::QEMU,
+        driver: None,
         register: qemu::CONNECT_DOMAIN_MONITOR_EVENT_REGISTER,
         deregister: qemu::CONNECT_DOMAIN_MONITOR_EVENT_DEREGISTER,
         name: Name::Callback,
     },
 ];
 
+/// The form that a call has which registers or deregisters.
+pub(super) fn form_of(program: Program, procedure: Procedure) -> Option<&'static Form> {
+    let is_it = |form: &&Form| {
+        form.program == program && [form.register, form.deregister].contains(&procedure)
+    };
+    FORMS.iter().find(is_it)
+}
+
+/// The form of the events of one class that has numbers.
+pub(super) fn numbered(program: Program, driver: Option<Driver>) -> Option<&'static Form> {
+    let is_it = |form: &&Form| {
+        form.program == program && form.driver == driver && form.name == Name::Callback
+    };
+    FORMS.iter().find(is_it)
+}
+
 /// What a good reply to this call does to the registrations; [`Effect::None`] if nothing.
 pub(super) fn effect(program: Program, procedure: Procedure) -> Effect {
-    let mut forms = FORMS.iter().filter(|form| form.program == program);
-    forms
-        .find_map(|form| match procedure {
-            _ if procedure == form.register => Some(Effect::Register),
-            _ if procedure == form.deregister => Some(Effect::Deregister),
-            _ => None,
-        })
-        .unwrap_or(Effect::None)
+    match form_of(program, procedure) {
+        Some(form) if form.register == procedure => Effect::Register,
+        Some(_) => Effect::Deregister,
+        None => Effect::None,
+    }
 }
 
 /// The form whose registrations this event is of, if it has their number.
@@ -127,16 +164,7 @@ fn form_of_event(header: &Header) -> Option<&'static Form> {
     }) {
         return None;
     }
-    let register = match (header.program, row.and_then(|row| row.driver)) {
-        (Program::QEMU, _) => qemu::CONNECT_DOMAIN_MONITOR_EVENT_REGISTER,
-        (_, Some(Driver::Network)) => remote::CONNECT_NETWORK_EVENT_REGISTER_ANY,
-        (_, Some(Driver::Storage)) => remote::CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY,
-        (_, Some(Driver::Nodedev)) => remote::CONNECT_NODE_DEVICE_EVENT_REGISTER_ANY,
-        (_, Some(Driver::Secret)) => remote::CONNECT_SECRET_EVENT_REGISTER_ANY,
-        _ => remote::CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY,
-    };
-    let is_it = |form: &&Form| form.program == header.program && form.register == register;
-    FORMS.iter().find(is_it)
+    numbered(header.program, row.and_then(|row| row.driver))
 }
 
 /// A registration that a daemon holds, or held before it was lost.
@@ -194,16 +222,13 @@ impl Callbacks {
 
     /// The client has registered to hear of a lost connection.
     pub(super) fn watches_close(&self) -> bool {
-        self.held.iter().any(|held| *held.form == CLOSE)
+        self.held.iter().any(|held| !held.form.is_of_events())
     }
 
     /// A call that registers or deregisters is on its way. Returns its arguments as the daemon is
     /// to read them, if they are not the client's.
     pub(super) fn call(&mut self, header: &Header, arguments: &[u8]) -> Option<Vec<u8>> {
-        let form = FORMS.iter().find(|form| {
-            form.program == header.program
-                && [form.register, form.deregister].contains(&header.procedure)
-        })?;
+        let form = form_of(header.program, header.procedure)?;
         let is_end = header.procedure == form.deregister;
         // Of an end, only the number counts.
         let kept = match is_end {
@@ -428,13 +453,4 @@ fn rename(payload: &[u8], known: i32) -> Fate {
         *word = known.to_be_bytes();
     }
     Fate::Other(payload)
-}
-
-/// Writes a frame of the client's or the proxy's own.
-pub(super) fn write(header: Header, arguments: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    frame::write(&mut bytes, header, |writer| {
-        writer.raw(arguments);
-    });
-    bytes
 }

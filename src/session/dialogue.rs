@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::callbacks::Callbacks;
 use super::{
-    Action, ClientSaslInput, ClientSaslOutput, Keepalive, Lost, Peer, UpstreamId, identity,
+    Action, ClientSaslInput, ClientSaslOutput, Keepalive, Lost, Peer, UpstreamId, action, identity,
 };
 use crate::policy::facts::ClientFacts;
 use crate::policy::model::{ForwardIdentity, Upstream};
@@ -171,10 +171,7 @@ impl Dialogue {
     }
 
     fn send(&self, bytes: Vec<u8>, actions: &mut VecDeque<Action>) {
-        if !bytes.is_empty() {
-            let to = Peer::Upstream(self.id);
-            actions.push_back(Action::Send { to, bytes });
-        }
+        action::send(actions, Peer::Upstream(self.id), bytes);
     }
 
     /// Appends a call of the main program.

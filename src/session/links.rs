@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::access::NoteId;
-use super::callbacks::{self, Callbacks};
+use super::callbacks::Callbacks;
 use super::calls::{Call, Calls, Effect};
 use super::dialogue::{Dialogue, Features, Opened};
 use super::keepalive::Keepalive;
-use super::{Action, Peer, UpstreamId, Verdict};
+use super::{Action, Peer, UpstreamId, Verdict, action};
 use crate::policy::model::{Target, Upstream};
 use crate::protocol::args::Feature;
 use crate::protocol::driver::Driver;
-use crate::protocol::frame::Frame;
+use crate::protocol::frame::{self, Frame};
 use crate::protocol::header::{Header, MessageType, Procedure, Program};
 use crate::protocol::table;
 
@@ -120,13 +120,20 @@ impl Backlog {
         for (place, header, arguments) in self.ends {
             let translated = callbacks.call(&header, &arguments);
             let arguments = translated.as_deref().unwrap_or(&arguments);
-            ends.push((place, callbacks::write(header, arguments)));
+            ends.push((place, frame::encode(header, arguments)));
         }
         for (place, end) in ends.into_iter().rev() {
             bytes.splice(place..place, end);
         }
         bytes
     }
+}
+
+/// What calls to daemons go by.
+pub(super) struct Outgoing<'a> {
+    pub(super) calls: &'a mut Calls,
+    pub(super) actions: &'a mut VecDeque<Action>,
+    pub(super) now: Instant,
 }
 
 /// How a daemon stands.
@@ -296,36 +303,24 @@ impl Links {
     }
 
     /// Dials one; calls that wait for it are outstanding under the new name.
-    pub(super) fn dial(
-        &mut self,
-        place: Place,
-        calls: &mut Calls,
-        actions: &mut VecDeque<Action>,
-        now: Instant,
-    ) {
+    pub(super) fn dial(&mut self, place: Place, out: &mut Outgoing<'_>) {
         let id = UpstreamId(self.next_id);
         self.next_id = self.next_id.wrapping_add(1);
         let (flags, forwarded) = (self.flags, self.forwarded.clone());
         let link = self.get_mut(place);
-        calls.rename(link.id, id);
+        out.calls.rename(link.id, id);
         link.id = id;
         let (upstream, uri) = (&link.upstream, &link.open_uri);
-        let dialogue = Dialogue::dial(id, upstream, uri, flags, forwarded, actions, now);
+        let dialogue = Dialogue::dial(id, upstream, uri, flags, forwarded, out.actions, out.now);
         link.state = State::Opening(Box::new(dialogue));
     }
 
     /// Has one dialled, if it is not; notes if that is not to be waited for. Returns the name under
     /// which calls to it are outstanding.
-    fn ready(
-        &mut self,
-        place: Place,
-        calls: &mut Calls,
-        actions: &mut VecDeque<Action>,
-        now: Instant,
-    ) -> UpstreamId {
+    fn ready(&mut self, place: Place, out: &mut Outgoing<'_>) -> UpstreamId {
         let link = self.get(place);
         match link.state {
-            State::Idle => self.dial(place, calls, actions, now),
+            State::Idle => self.dial(place, out),
             State::Resting(_) if link.patience.is_none() => self.has_hopeless = true,
             State::Resting(_) | State::Opening(_) | State::Open(_) => {}
         }
@@ -338,36 +333,28 @@ impl Links {
         frame: &Frame<'_>,
         effect: Effect,
         note: Option<NoteId>,
-        calls: &mut Calls,
-        actions: &mut VecDeque<Action>,
-        now: Instant,
+        out: &mut Outgoing<'_>,
     ) -> Verdict {
         let header = frame.header;
         let place = self.place_for(header.program, header.procedure);
         let is_event_call = matches!(effect, Effect::Register | Effect::Deregister);
         if let (State::Open(_), false) = (&self.get(place).state, is_event_call) {
             let id = self.get(place).id;
-            calls.push(Call::new(&header, id, effect, note));
+            out.calls.push(Call::new(&header, id, effect, note));
             return Verdict::Relay(Peer::Upstream(id));
         }
-        self.send(header, frame.arguments(), effect, note, calls, actions, now);
+        self.send(header, frame.arguments(), effect, note, out);
         Verdict::Consumed
     }
 
     /// Makes a call: a client's with other arguments than it came with, or one of the proxy's own.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "what a call is, and where it is noted"
-    )]
     pub(super) fn send(
         &mut self,
         header: Header,
         arguments: &[u8],
         effect: Effect,
         note: Option<NoteId>,
-        calls: &mut Calls,
-        actions: &mut VecDeque<Action>,
-        now: Instant,
+        out: &mut Outgoing<'_>,
     ) {
         // Its descriptors, if it came with some, do not go on.
         let header = Header {
@@ -375,8 +362,8 @@ impl Links {
             ..header
         };
         let place = self.place_for(header.program, header.procedure);
-        let id = self.ready(place, calls, actions, now);
-        calls.push(Call::new(&header, id, effect, note));
+        let id = self.ready(place, out);
+        out.calls.push(Call::new(&header, id, effect, note));
         let link = self.get_mut(place);
         let is_open = matches!(link.state, State::Open(_));
         if effect == Effect::Deregister && !is_open {
@@ -387,10 +374,9 @@ impl Links {
             Effect::Register | Effect::Deregister => link.callbacks.call(&header, arguments),
             Effect::None | Effect::OpenStream | Effect::Identity => None,
         };
-        let bytes = callbacks::write(header, translated.as_deref().unwrap_or(arguments));
+        let bytes = frame::encode(header, translated.as_deref().unwrap_or(arguments));
         if is_open {
-            let to = Peer::Upstream(id);
-            actions.push_back(Action::Send { to, bytes });
+            action::send(out.actions, Peer::Upstream(id), bytes);
         } else {
             link.backlog.bytes.extend(bytes);
         }
@@ -409,13 +395,7 @@ impl Links {
 
     /// One cannot be reached, and the primary takes its place if it may: nothing of the client's is
     /// there yet. Returns whether it does.
-    pub(super) fn fall_back(
-        &mut self,
-        place: Place,
-        calls: &mut Calls,
-        actions: &mut VecDeque<Action>,
-        now: Instant,
-    ) -> bool {
+    pub(super) fn fall_back(&mut self, place: Place, out: &mut Outgoing<'_>) -> bool {
         let link = self.get_mut(place);
         if !link.fallback || link.has_served || place == PRIMARY {
             return false;
@@ -429,12 +409,12 @@ impl Links {
         }
         let (driver, primary) = (&*upstream.name, &*self.primary.upstream.name);
         tracing::info!(upstream = driver, primary, "the primary serves its drivers");
-        let to = self.ready(PRIMARY, calls, actions, now);
-        calls.rename(id, to);
+        let to = self.ready(PRIMARY, out);
+        out.calls.rename(id, to);
         self.primary.callbacks.adopt(&mut callbacks);
         self.primary.backlog.append(backlog);
         if self.primary.is_open() {
-            self.primary.flush(actions);
+            self.primary.flush(out.actions);
         }
         true
     }
@@ -536,10 +516,7 @@ impl Link {
     fn flush(&mut self, actions: &mut VecDeque<Action>) {
         let backlog = std::mem::take(&mut self.backlog);
         let bytes = backlog.write(&mut self.callbacks);
-        if !bytes.is_empty() {
-            let to = Peer::Upstream(self.id);
-            actions.push_back(Action::Send { to, bytes });
-        }
+        action::send(actions, Peer::Upstream(self.id), bytes);
     }
 
     /// Name of the present connection, or of the last, under which calls are outstanding.
@@ -568,9 +545,9 @@ impl Link {
         matches!(self.state, State::Open(_))
     }
 
-    /// Whether it is dialled again although it has closed the connection: a daemon that is started
-    /// on demand may have been about to end, being idle.
-    pub(super) fn is_to_be_restarted(&mut self) -> bool {
+    /// It has closed the connection. Returns whether it is to be dialled again all the same, once: a
+    /// daemon that is started on demand may have been about to end, being idle.
+    pub(super) fn restarts(&mut self) -> bool {
         let is_first = matches!(self.state, State::Opening(_)) && !self.is_restarted;
         self.is_restarted = is_first && self.upstream.start.is_some();
         self.is_restarted

@@ -6,15 +6,15 @@
 
 use std::time::Instant;
 
-use super::callbacks;
 use super::calls::Call;
 use super::dialogue::Progress;
 use super::keepalive::{Keepalive, Silence};
 use super::links::{PRIMARY, Place, State};
+use super::streams::Stream;
 use super::{Action, ClientSaslOutput, Lost, Peer, Phase, Session};
 use crate::protocol::fault::{self, Fault};
 use crate::protocol::frame::{self, Frame};
-use crate::protocol::header::{Header, MessageType, Program, Serial, Status, VERSION};
+use crate::protocol::header::{Header, Program, Status};
 use crate::protocol::table::{keepalive as ping, remote};
 use crate::protocol::xdr;
 
@@ -110,11 +110,11 @@ impl Session {
             // Where it is down, its standing is logged once for all clients.
             tracing::debug!(upstream = name, why, "cannot open the upstream");
         }
-        if *lost == Lost::Closed && link.is_to_be_restarted() {
+        if *lost == Lost::Closed && link.restarts() {
             link.callbacks.lose();
             self.actions.push_back(Action::Disconnect(id));
-            let calls = &mut serving.calls;
-            serving.links.dial(place, calls, &mut self.actions, now);
+            let (links, mut out) = serving.out(&mut self.actions, now);
+            links.dial(place, &mut out);
             return;
         }
         let left = was_open && matches!(lost, Lost::Closed);
@@ -144,10 +144,10 @@ impl Session {
         let Phase::Serving(serving) = &mut self.phase else {
             return;
         };
-        let links = &mut serving.links;
-        let id = links.get(place).id();
+        let id = serving.links.get(place).id();
         self.actions.push_back(Action::Disconnect(id));
-        if links.fall_back(place, &mut serving.calls, &mut self.actions, now) {
+        let (links, mut out) = serving.out(&mut self.actions, now);
+        if links.fall_back(place, &mut out) {
             return self.settle(now);
         }
         if links.lost(place, error.clone(), is_ending, now) {
@@ -169,17 +169,10 @@ impl Session {
         let id = serving.links.get(place).id();
         let drivers: Vec<_> = serving.links.drivers_of(place).collect();
         let (calls, streams) = (serving.calls.fail(id), serving.streams.fail(id));
-        let mut bytes = Vec::new();
-        for stream in streams {
-            frame::write(&mut bytes, stream.abort(), |writer| writer.raw(error));
-        }
-        if !bytes.is_empty() {
-            let to = Peer::Client;
-            self.actions.push_back(Action::Send { to, bytes });
-        }
         if let Some(access) = &mut serving.access {
             access.forget(&drivers);
         }
+        self.tell(errors(streams.iter().map(Stream::abort), error));
         self.fail_calls(calls, error, now);
     }
 
@@ -192,16 +185,7 @@ impl Session {
             Some((access, mut line)) => access.fail(&calls, &mut line),
             None => calls.iter().map(Call::header).collect(),
         };
-        let mut bytes = Vec::new();
-        for header in headers {
-            frame::write(&mut bytes, header.answer(Status::ERROR), |writer| {
-                writer.raw(error);
-            });
-        }
-        if !bytes.is_empty() {
-            let to = Peer::Client;
-            self.actions.push_back(Action::Send { to, bytes });
-        }
+        self.tell(errors(headers.into_iter().map(failed), error));
     }
 
     /// Answers calls that wait for daemons that are not to be had.
@@ -223,8 +207,8 @@ impl Session {
             if let State::Resting(until) = serving.links.get_mut(place).state()
                 && *until <= now
             {
-                let calls = &mut serving.calls;
-                serving.links.dial(place, calls, &mut self.actions, now);
+                let (links, mut out) = serving.out(&mut self.actions, now);
+                links.dial(place, &mut out);
             }
         }
     }
@@ -279,43 +263,37 @@ impl Session {
         let Phase::Serving(serving) = &mut self.phase else {
             return;
         };
-        let mut bytes = Vec::new();
         let (calls, streams) = (serving.calls.take(), serving.streams.take());
-        let calls = match &mut serving.access {
+        let calls: Vec<Header> = match &mut serving.access {
             None => calls.iter().map(Call::header).collect(),
             Some(access) => access.abandon(&calls, &mut self.actions),
         };
-        for call in calls {
-            frame::write(&mut bytes, call.answer(Status::ERROR), |writer| {
-                writer.raw(error);
-            });
-        }
-        for stream in streams {
-            frame::write(&mut bytes, stream.abort(), |writer| writer.raw(error));
-        }
+        let aborts = streams.iter().map(Stream::abort);
+        let mut bytes = errors(calls.into_iter().map(failed).chain(aborts), error);
         if serving.links.get(PRIMARY).callbacks.watches_close() {
             let silent = matches!(lost, Lost::Silent);
             let reason = if silent { CLOSED_KEEPALIVE } else { CLOSED_EOF };
-            bytes.extend(callbacks::write(connection_closed(), &reason.to_be_bytes()));
+            let closed = remote::CONNECT_EVENT_CONNECTION_CLOSED;
+            let event = Header::message(Program::REMOTE, closed);
+            bytes.extend(frame::encode(event, &reason.to_be_bytes()));
         }
         // First of all, so that nothing of this overtakes what the daemons said.
         self.disconnect();
-        if !bytes.is_empty() {
-            let to = Peer::Client;
-            self.actions.push_back(Action::Send { to, bytes });
-        }
+        self.tell(bytes);
         self.finish(now);
     }
 }
 
-/// Header of the event that tells a client of its lost connection.
-fn connection_closed() -> Header {
-    Header {
-        program: Program::REMOTE,
-        version: VERSION,
-        procedure: remote::CONNECT_EVENT_CONNECTION_CLOSED,
-        kind: MessageType::MESSAGE,
-        serial: Serial(0),
-        status: Status::OK,
+/// The header of the answer to a call that has failed.
+fn failed(call: Header) -> Header {
+    call.answer(Status::ERROR)
+}
+
+/// Frames of these headers that all say the same error.
+fn errors(headers: impl Iterator<Item = Header>, error: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for header in headers {
+        frame::write(&mut bytes, header, |writer| writer.raw(error));
     }
+    bytes
 }

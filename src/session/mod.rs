@@ -523,19 +523,17 @@ impl Session {
     fn reply(&mut self, to: Header, payload: impl FnOnce(&mut Writer<'_>)) {
         let mut bytes = Vec::new();
         frame::write(&mut bytes, to.answer(Status::OK), payload);
-        self.actions.push_back(Action::Send {
-            to: Peer::Client,
-            bytes,
-        });
+        self.tell(bytes);
     }
 
     fn refuse(&mut self, to: Header, fault: &Fault) {
         let mut bytes = Vec::new();
         fault.answer(to, &mut bytes);
-        self.actions.push_back(Action::Send {
-            to: Peer::Client,
-            bytes,
-        });
+        self.tell(bytes);
+    }
+
+    fn tell(&mut self, bytes: Vec<u8>) {
+        action::send(&mut self.actions, Peer::Client, bytes);
     }
 
     /// Ends the connection once the client has read what it is owed.

@@ -11,7 +11,7 @@ use super::dialogue::{Dialogue, Opened, Progress};
 use super::links::Links;
 use super::serving::Serving;
 use super::{
-    Action, ClientSaslOutput, Lost, OPEN_DEADLINE, OPENS, Peer, Phase, Router, Session, UpstreamId,
+    Action, ClientSaslOutput, Lost, OPEN_DEADLINE, OPENS, Phase, Router, Session, UpstreamId,
 };
 use crate::policy::access::Gate;
 use crate::policy::model::{Routed, Target, Upstream};
@@ -247,15 +247,11 @@ impl Session {
         let Phase::Opening(opening) = &self.phase else {
             return;
         };
-        let mut bytes = Vec::new();
-        frame::write(&mut bytes, opening.call.answer(Status::ERROR), |writer| {
-            writer.raw(error);
-        });
+        let bytes = frame::encode(opening.call.answer(Status::ERROR), error);
         // It is well: it has answered.
         self.actions.push_back(Action::Opened(opening.id()));
         self.disconnect();
-        let to = Peer::Client;
-        self.actions.push_back(Action::Send { to, bytes });
+        self.tell(bytes);
         self.reopen(now);
     }
 

@@ -3,27 +3,17 @@
 
 use std::time::Instant;
 
-use super::{Action, Keepalive, Peer, Phase, Router, Session, Verdict};
+use super::{Keepalive, Peer, Phase, Router, Session, Verdict, action};
 use crate::protocol::args::{AuthType, Feature};
 use crate::protocol::fault::Fault;
 use crate::protocol::frame::{self, Frame};
-use crate::protocol::header::{Header, MessageType, Procedure, Program, Serial, Status, VERSION};
-use crate::protocol::limits::FRAME_MIN;
+use crate::protocol::header::{Header, MessageType, Procedure, Program, VERSION};
 use crate::protocol::table::{self, Kind, keepalive as ping, remote};
 
 impl Session {
     pub(super) fn send_ping(&mut self, to: Peer, procedure: Procedure) {
-        let header = Header {
-            program: Program::KEEPALIVE,
-            version: VERSION,
-            procedure,
-            kind: MessageType::MESSAGE,
-            serial: Serial(0),
-            status: Status::OK,
-        };
-        let mut bytes = Vec::with_capacity(FRAME_MIN);
-        frame::write(&mut bytes, header, |_| ());
-        self.actions.push_back(Action::Send { to, bytes });
+        let header = Header::message(Program::KEEPALIVE, procedure);
+        action::send(&mut self.actions, to, frame::encode(header, &[]));
     }
 
     /// Answers a ping, whoever sent it and whatever else goes on; keepalive never travels through.

@@ -9,12 +9,12 @@ use super::access::{Access, Line};
 use super::callbacks::{self, Fate};
 use super::calls::{Call, Calls, Effect};
 use super::deadly;
-use super::links::{Link, Links, PRIMARY, Place};
+use super::links::{Link, Links, Outgoing, PRIMARY, Place};
 use super::streams::{self, Streams};
-use super::{Action, Lost, Peer, Phase, Router, Session, Setup, UpstreamId, Verdict};
+use super::{Action, Lost, Peer, Phase, Router, Session, Setup, UpstreamId, Verdict, action};
 use crate::protocol::args::Feature;
 use crate::protocol::fault::Fault;
-use crate::protocol::frame::Frame;
+use crate::protocol::frame::{self, Frame};
 use crate::protocol::header::{Header, MessageType, Procedure, Program, Serial, Status};
 use crate::protocol::limits;
 use crate::protocol::table::{self, remote};
@@ -139,14 +139,32 @@ impl Serving {
         actions: &'a mut VecDeque<Action>,
         now: Instant,
     ) -> Option<(&'a mut Access, Line<'a>)> {
-        let line = Line {
-            links: &mut self.links,
+        let out = Outgoing {
             calls: &mut self.calls,
-            streams: &self.streams,
             actions,
             now,
         };
+        let line = Line {
+            links: &mut self.links,
+            streams: &self.streams,
+            out,
+        };
         Some((self.access.as_deref_mut()?, line))
+    }
+
+    /// The daemons, and what calls to them go by.
+    pub(super) fn out<'a>(
+        &'a mut self,
+        actions: &'a mut VecDeque<Action>,
+        now: Instant,
+    ) -> (&'a mut Links, Outgoing<'a>) {
+        let calls = &mut self.calls;
+        let out = Outgoing {
+            calls,
+            actions,
+            now,
+        };
+        (&mut self.links, out)
     }
 
     /// Records what is not recorded yet of refused calls.
@@ -252,8 +270,8 @@ impl Session {
         {
             access.call(frame, effect, &mut line)
         } else {
-            let Serving { links, calls, .. } = &mut **serving;
-            links.pass(frame, effect, None, calls, &mut self.actions, now)
+            let (links, mut out) = serving.out(&mut self.actions, now);
+            links.pass(frame, effect, None, &mut out)
         };
         self.fail_hopeless(now);
         verdict
@@ -306,10 +324,7 @@ impl Session {
             return Verdict::Consumed;
         }
         match serving.links.get_mut(place).callbacks.event(frame) {
-            Fate::Same => match serving.rules(&mut self.actions, now) {
-                Some((access, mut line)) => access.event(frame, &mut line),
-                None => Verdict::Relay(Peer::Client),
-            },
+            Fate::Same => self.judge_event(frame, now),
             Fate::Other(payload) => {
                 self.tell_event(frame.header, &payload, now);
                 Verdict::Consumed
@@ -318,23 +333,25 @@ impl Session {
         }
     }
 
+    /// Whether the client may hear of it.
+    fn judge_event(&mut self, frame: &Frame<'_>, now: Instant) -> Verdict {
+        if let Phase::Serving(serving) = &mut self.phase
+            && let Some((access, mut line)) = serving.rules(&mut self.actions, now)
+        {
+            return access.event(frame, &mut line);
+        }
+        Verdict::Relay(Peer::Client)
+    }
+
     /// An event that is not, or no longer, in a frame of the daemon's.
     pub(super) fn tell_event(&mut self, header: Header, payload: &[u8], now: Instant) {
-        let Phase::Serving(serving) = &mut self.phase else {
-            return;
-        };
         let frame = Frame {
             header,
             payload,
             descriptors: 0,
         };
-        let verdict = match serving.rules(&mut self.actions, now) {
-            Some((access, mut line)) => access.event(&frame, &mut line),
-            None => Verdict::Relay(Peer::Client),
-        };
-        if let Verdict::Relay(to) = verdict {
-            let bytes = callbacks::write(header, payload);
-            self.actions.push_back(Action::Send { to, bytes });
+        if let Verdict::Relay(to) = self.judge_event(&frame, now) {
+            action::send(&mut self.actions, to, frame::encode(header, payload));
         }
     }
 
@@ -447,8 +464,7 @@ impl Session {
                     ..*frame
                 };
                 if let Verdict::Relay(to) = self.pass_reply(call, &frame, now) {
-                    let bytes = callbacks::write(header, &payload);
-                    self.actions.push_back(Action::Send { to, bytes });
+                    action::send(&mut self.actions, to, frame::encode(header, &payload));
                 }
                 Verdict::Consumed
             }

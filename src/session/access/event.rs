@@ -10,7 +10,7 @@ use crate::protocol::header::{Header, Program};
 use crate::protocol::object::Object;
 use crate::protocol::payload::Payload;
 use crate::protocol::table;
-use crate::session::{Action, Peer, Verdict};
+use crate::session::{Peer, Verdict};
 
 /// What becomes of an event.
 enum Fate {
@@ -90,7 +90,7 @@ impl Access {
             return;
         };
         let (header, answers) = (event.header, event.answers.clone());
-        let task = Task::new(Kind::Event, header, &[], answers, line.now);
+        let task = Task::new(Kind::Event, header, &[], answers, line.out.now);
         self.start(task, asked.into_questions(), line);
     }
 
@@ -114,12 +114,7 @@ impl Access {
             match self.judge_event(event.header, &event.payload, &event.answers) {
                 Fate::Drop => {}
                 Fate::Pass => {
-                    let mut bytes = Vec::new();
-                    frame::write(&mut bytes, event.header, |writer| {
-                        writer.raw(&event.payload);
-                    });
-                    let to = Peer::Client;
-                    line.actions.push_back(Action::Send { to, bytes });
+                    line.tell(frame::encode(event.header, &event.payload));
                 }
                 Fate::Ask(asked) => {
                     self.tasks.put_event_back(event);

@@ -56,9 +56,9 @@ use task::{Held, Kind, Task, Tasks};
 use watches::{Watch, Watches};
 
 use super::calls::{Call, Calls, Effect};
-use super::links::Links;
+use super::links::{Links, Outgoing};
 use super::streams::Streams;
-use super::{Action, Peer, Setup, Verdict, callbacks};
+use super::{Action, Peer, Setup, Verdict, action, callbacks};
 use crate::policy::access::{Allowed, Gate, Ruling, Table};
 use crate::policy::model::Upstream;
 use crate::protocol::driver::Driver;
@@ -74,10 +74,8 @@ use crate::protocol::xdr::{self, Writer};
 /// The connection that the decisions are about.
 pub(super) struct Line<'a> {
     pub(super) links: &'a mut Links,
-    pub(super) calls: &'a mut Calls,
     pub(super) streams: &'a Streams,
-    pub(super) actions: &'a mut VecDeque<Action>,
-    pub(super) now: Instant,
+    pub(super) out: Outgoing<'a>,
 }
 
 /// Notes of one connection; the next call that may need one waits in the client's socket. Each may
@@ -304,7 +302,7 @@ impl Access {
                 } else {
                     frame.arguments()
                 };
-                let task = Task::new(kind, header, payload, answers, line.now).with_turn(turn);
+                let task = Task::new(kind, header, payload, answers, line.out.now).with_turn(turn);
                 self.put_off(task, outcome, line);
                 if has_descriptors {
                     return Verdict::Hold;
@@ -485,7 +483,8 @@ impl Access {
         loop {
             let serial = Serial(self.next_serial);
             self.next_serial = self.next_serial.wrapping_sub(1);
-            if !line.calls.has(serial) && !line.streams.has(serial) && !self.tasks.uses(serial) {
+            if !line.out.calls.has(serial) && !line.streams.has(serial) && !self.tasks.uses(serial)
+            {
                 return serial;
             }
         }
@@ -518,7 +517,7 @@ impl Access {
         let mut unanswered = Vec::new();
         let mut events = false;
         for call in calls {
-            let (original, what) = self.original(call, line.actions);
+            let (original, what) = self.original(call, line.out.actions);
             unanswered.extend(original);
             match what {
                 Some(What::Watch(watch) | What::Registered(watch)) => self.watches.ended(watch),
@@ -544,7 +543,7 @@ impl Access {
 
     /// The daemon of these drivers is lost: nobody has told since of what changed there.
     pub(super) fn forget(&mut self, drivers: &[Option<Driver>]) {
-        for class in drivers.iter().filter_map(watched) {
+        for class in drivers.iter().copied().filter_map(learned_of) {
             self.knowledge.forget(class);
         }
         self.tasks
@@ -554,7 +553,7 @@ impl Access {
     /// The daemon of these drivers is open. Where it did not take every registration again, nobody
     /// tells of changes.
     pub(super) fn opened(&mut self, drivers: &[Option<Driver>], all: bool) {
-        for class in drivers.iter().filter_map(watched) {
+        for class in drivers.iter().copied().filter_map(learned_of) {
             self.watches.opened_again(class, all);
         }
     }
@@ -580,7 +579,7 @@ impl Access {
 
     /// Gives up what the daemon has not answered in time.
     pub(super) fn give_up(&mut self, line: &mut Line<'_>) {
-        let (tasks, turns) = self.tasks.overdue(line.now);
+        let (tasks, turns) = self.tasks.overdue(line.out.now);
         for turn in turns {
             line.give_back(turn, true);
         }
@@ -593,14 +592,13 @@ impl Access {
 impl Line<'_> {
     /// A client's frame goes on as it came.
     fn pass(&mut self, frame: &Frame<'_>, effect: Effect, note: Option<NoteId>) -> Verdict {
-        let Self { links, calls, .. } = self;
-        links.pass(frame, effect, note, calls, self.actions, self.now)
+        self.links.pass(frame, effect, note, &mut self.out)
     }
 
     /// A call goes on in a frame of the proxy's own.
     fn send(&mut self, call: Header, arguments: &[u8], effect: Effect, note: Option<NoteId>) {
-        let Self { links, calls, .. } = self;
-        links.send(call, arguments, effect, note, calls, self.actions, self.now);
+        self.links
+            .send(call, arguments, effect, note, &mut self.out);
     }
 
     /// The daemon that serves a procedure.
@@ -618,16 +616,11 @@ impl Line<'_> {
 
     /// A reply for the client, to its call.
     fn reply(&mut self, to: Header, status: Status, payload: &[u8]) {
-        let mut bytes = Vec::new();
-        frame::write(&mut bytes, to.answer(status), |writer| {
-            writer.raw(payload);
-        });
-        self.tell(bytes);
+        self.tell(frame::encode(to.answer(status), payload));
     }
 
     fn tell(&mut self, bytes: Vec<u8>) {
-        let to = Peer::Client;
-        self.actions.push_back(Action::Send { to, bytes });
+        action::send(self.out.actions, Peer::Client, bytes);
     }
 }
 
@@ -639,7 +632,7 @@ fn teaches(row: &ProcedureInfo) -> bool {
 }
 
 /// The class of a driver's objects that is learned about.
-fn watched(driver: &Option<Driver>) -> Option<Class> {
+fn learned_of(driver: Option<Driver>) -> Option<Class> {
     match driver {
         None => Some(Class::Domain),
         Some(Driver::Network) => Some(Class::Network),

@@ -200,7 +200,7 @@ impl Access {
             rule: self.line_of(granted.rule),
             ..self.blank(header, Verdict::Allowed, line)
         };
-        line.actions.push_back(Action::Audit(Box::new(record)));
+        line.out.actions.push_back(Action::Audit(Box::new(record)));
     }
 
     /// Records how often refusals have happened whose last count is not recorded yet. They count
@@ -224,7 +224,7 @@ impl Access {
             reason: bounded(&refusal.reason).to_owned(),
             ..self.blank(header, verdict, line)
         };
-        self.refusals.count(record, line.now, line.actions)
+        self.refusals.count(record, line.out.now, line.out.actions)
     }
 
     fn line_of(&self, rule: Option<RuleId>) -> Option<usize> {

@@ -53,7 +53,7 @@ impl Access {
                         return Some(Verdict::Consumed);
                     }
                     Held::Ready(_) | Held::New => {
-                        let task = Task::new(Kind::Held, header, &[], Answers::new(), line.now);
+                        let task = Task::new(Kind::Held, header, &[], Answers::new(), line.out.now);
                         let question = Question::Release(watch, callback);
                         self.start(task, vec![question], line);
                     }

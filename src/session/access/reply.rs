@@ -150,7 +150,7 @@ impl Access {
                 self.send(original, Effect::None, passage, &[], None, line);
             }
             Fate::Ask(asked) => {
-                let task = Task::new(Kind::Reply(reply), header, payload, answers, line.now);
+                let task = Task::new(Kind::Reply(reply), header, payload, answers, line.out.now);
                 self.start(task, asked.into_questions(), line);
             }
         }
@@ -213,7 +213,7 @@ impl Access {
                 self.refuse_undecided(header, line);
             }
             Some(outcome @ (Outcome::Ask(_) | Outcome::Await(_))) => {
-                let task = Task::new(Kind::Call(effect), header, &payload, answers, line.now);
+                let task = Task::new(Kind::Call(effect), header, &payload, answers, line.out.now);
                 let mut task = task.with_turn(turn);
                 task.rounds = rounds;
                 self.put_off(task, outcome, line);

@@ -6,11 +6,12 @@
 //! whose events have no callback id, cannot be shared by id: the proxy gives its own up for them and
 //! listens to theirs.
 
-use super::Class;
+use super::{Class, learned_of};
 use crate::protocol::header::{Procedure, Program};
 use crate::protocol::payload::Payload;
 use crate::protocol::table::remote;
 use crate::protocol::xdr::Writer;
+use crate::session::callbacks::{self, Form, Name};
 
 /// Event ids of `CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY`; `LIFECYCLE` is that of every class.
 const LIFECYCLE: i32 = 0;
@@ -115,33 +116,11 @@ enum Wish {
     DeregisterOld(Watch),
 }
 
-/// The forms of calls that register or deregister. The old ones have no callback id.
-enum Form {
-    Register,
-    RegisterOld,
-    Deregister,
-    DeregisterOld,
-}
-
-/// The form of a call of the main program, and the class that it is about.
-fn form(procedure: Procedure) -> Option<(Form, Class)> {
-    Some(match procedure {
-        remote::CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY => (Form::Register, Class::Domain),
-        remote::CONNECT_NETWORK_EVENT_REGISTER_ANY => (Form::Register, Class::Network),
-        remote::CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY => (Form::Register, Class::StoragePool),
-        remote::CONNECT_SECRET_EVENT_REGISTER_ANY => (Form::Register, Class::Secret),
-        remote::CONNECT_DOMAIN_EVENT_REGISTER | remote::CONNECT_DOMAIN_EVENT_REGISTER_ANY => {
-            (Form::RegisterOld, Class::Domain)
-        }
-        remote::CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY => (Form::Deregister, Class::Domain),
-        remote::CONNECT_NETWORK_EVENT_DEREGISTER_ANY => (Form::Deregister, Class::Network),
-        remote::CONNECT_STORAGE_POOL_EVENT_DEREGISTER_ANY => (Form::Deregister, Class::StoragePool),
-        remote::CONNECT_SECRET_EVENT_DEREGISTER_ANY => (Form::Deregister, Class::Secret),
-        remote::CONNECT_DOMAIN_EVENT_DEREGISTER | remote::CONNECT_DOMAIN_EVENT_DEREGISTER_ANY => {
-            (Form::DeregisterOld, Class::Domain)
-        }
-        _ => return None,
-    })
+/// The form of a call of the main program that is about events of a class that is learned about.
+fn form(procedure: Procedure) -> Option<(&'static Form, Class)> {
+    let form = callbacks::form_of(Program::REMOTE, procedure)?;
+    let class = learned_of(form.driver).filter(|_| form.is_of_events())?;
+    Some((form, class))
 }
 
 impl Wish {
@@ -151,14 +130,15 @@ impl Wish {
             i32::try_from(word).ok()
         };
         let (form, class) = form(procedure)?;
+        let (is_end, has_number) = (procedure == form.deregister, form.name == Name::Callback);
         // The oldest calls name no event.
         let watch = || Watch::new(class, word("eventID").unwrap_or(LIFECYCLE));
-        Some(match form {
+        Some(match (is_end, has_number) {
             // A registration for one object is another than that for all.
-            Form::Register => Self::Register(args.objects().next().is_none().then(watch)?),
-            Form::RegisterOld => Self::RegisterOld(watch()),
-            Form::Deregister => Self::Deregister(class, word("callbackID")?),
-            Form::DeregisterOld => Self::DeregisterOld(watch()),
+            (false, true) => Self::Register(args.objects().next().is_none().then(watch)?),
+            (false, false) => Self::RegisterOld(watch()),
+            (true, true) => Self::Deregister(class, word("callbackID")?),
+            (true, false) => Self::DeregisterOld(watch()),
         })
     }
 }

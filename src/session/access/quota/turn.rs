@@ -25,7 +25,7 @@ impl Access {
         let upstream = line.upstream_for(task.header.program, task.header.procedure);
         let upstream = Arc::clone(upstream);
         self.tasks.add(task, &[]);
-        line.actions.push_back(Action::Acquire {
+        line.out.actions.push_back(Action::Acquire {
             turn,
             upstream,
             identities,
@@ -39,7 +39,7 @@ impl Access {
         others: Vec<(Arc<str>, Claims)>,
         line: &mut Line<'_>,
     ) {
-        match self.tasks.acquired(turn, others, line.now) {
+        match self.tasks.acquired(turn, others, line.out.now) {
             Ok(Some(task)) => self.resume(task, line),
             Ok(None) => {}
             Err(NoTask) => line.give_back(turn, true),
@@ -72,7 +72,7 @@ impl Line<'_> {
             return None;
         }
         let turn = turn?.id;
-        self.actions.push_back(Action::Claim { turn, claimed });
+        self.out.actions.push_back(Action::Claim { turn, claimed });
         Some(turn)
     }
 
@@ -84,7 +84,7 @@ impl Line<'_> {
     }
 
     pub(in crate::session::access) fn give_back(&mut self, turn: TurnId, is_known: bool) {
-        give_back(turn, is_known, self.actions);
+        give_back(turn, is_known, self.out.actions);
     }
 }
 
