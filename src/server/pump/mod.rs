@@ -246,7 +246,7 @@ impl<'a> Pump<'a> {
             None => Some(bytes),
         };
         let Some(bytes) = bytes else { return };
-        if self.upstreams.iter().any(|upstream| upstream.gone) {
+        if self.has_gone() {
             self.epilogue.extend(bytes);
         } else {
             self.client.outbox.push(&bytes);

@@ -107,22 +107,33 @@ impl Pump<'_> {
     /// Drops the upstreams that are gone once what they said has been passed on; then comes what
     /// follows that.
     fn retire_upstreams(&mut self) -> bool {
+        if !self.has_gone() {
+            return false;
+        }
         let before = self.upstreams.len();
         self.upstreams
             .retain(|upstream| !upstream.gone || !upstream.side.decided.is_empty());
-        if !self.epilogue.is_empty() && !self.upstreams.iter().any(|upstream| upstream.gone) {
+        if !self.has_gone() {
             let epilogue = std::mem::take(&mut self.epilogue);
             self.client.outbox.push(&epilogue);
-            return true;
         }
         self.upstreams.len() < before
+    }
+
+    /// What some upstream said that is gone is still to be passed on.
+    pub(super) fn has_gone(&self) -> bool {
+        self.upstreams.iter().any(|upstream| upstream.gone)
     }
 
     /// Writes what was decided about an upstream's frames, unless the client has a part of another
     /// one's, or waits for what one said that is gone, and what follows that.
     fn write_to_client(&mut self, place: usize, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        let is_behind = self.upstreams.iter().any(|upstream| upstream.gone);
+        let has_run = |upstream: &Upstream| !upstream.side.decided.is_empty();
+        if !self.upstreams.get(place).is_some_and(has_run) {
+            return false;
+        }
+        let is_behind = self.has_gone();
         let Some(upstream) = self.upstreams.get_mut(place) else {
             return false;
         };
