@@ -279,7 +279,8 @@ impl Access {
                     if let Some(granted) = &passage.granted {
                         self.record_allowed(header, granted, line);
                     }
-                    let note = self.follow(header, passage, frame.arguments(), turn, line);
+                    let arguments = frame.arguments();
+                    let note = self.follow(header, passage, arguments, arguments, turn, line);
                     return line.pass(frame, effect, note);
                 }
                 if has_descriptors && passage.texts.is_empty() {
@@ -361,11 +362,13 @@ impl Access {
         }
     }
 
-    /// Notes what the reply to a client's call is for; `None` if just for the client.
+    /// Notes what the reply to a client's call is for; `None` if just for the client. `sent` are the
+    /// arguments that the daemon gets in place of the client's.
     fn follow(
         &mut self,
         header: Header,
         passage: Passage,
+        sent: &[u8],
         arguments: &[u8],
         turn: Option<Turn>,
         line: &mut Line<'_>,
@@ -376,7 +379,7 @@ impl Access {
         let arguments = match &passage.follow {
             Follow::Learn if is_plain && !teaches(row) => return None,
             // What was asked for, with the objects under their true names.
-            Follow::Check => passage.arguments.as_deref().unwrap_or(arguments).to_vec(),
+            Follow::Check => sent.to_vec(),
             Follow::Made => arguments.to_vec(),
             _ => Vec::new(),
         };
@@ -407,7 +410,7 @@ impl Access {
         &mut self,
         header: Header,
         effect: Effect,
-        passage: Passage,
+        mut passage: Passage,
         arguments: &[u8],
         turn: Option<Turn>,
         line: &mut Line<'_>,
@@ -421,10 +424,11 @@ impl Access {
             kind: MessageType::CALL,
             ..header
         };
-        let sent = passage.arguments.clone();
-        let note = self.follow(header, passage, arguments, turn, line);
+        let sent = passage.arguments.take();
+        let sent = sent.as_deref().unwrap_or(arguments);
+        let note = self.follow(header, passage, sent, arguments, turn, line);
         let effect = if same { effect } else { Effect::None };
-        line.send(call, sent.as_deref().unwrap_or(arguments), effect, note);
+        line.send(call, sent, effect, note);
     }
 
     /// A call is decided on when the daemon has answered, or its turn to be counted has come.
