@@ -52,6 +52,28 @@ pub(crate) struct Finding {
     pub(crate) help: Option<&'static str>,
 }
 
+impl Finding {
+    /// With this, the configuration cannot be used.
+    pub(super) fn error(key: &'static str, message: String, help: Option<&'static str>) -> Self {
+        Self {
+            key,
+            severity: Severity::Error,
+            message,
+            help,
+        }
+    }
+
+    /// With this, it can be used nevertheless.
+    pub(super) fn warning(key: &'static str, message: String, help: Option<&'static str>) -> Self {
+        Self {
+            key,
+            severity: Severity::Warning,
+            message,
+            help,
+        }
+    }
+}
+
 /// Reads files and checks what is in them.
 pub(super) struct Reader<'a> {
     findings: &'a mut Vec<Finding>,
@@ -305,26 +327,11 @@ impl<'a> Reader<'a> {
 
     pub(super) fn error(&mut self, key: &'static str, message: String, help: Option<&'static str>) {
         self.failed = true;
-        self.find(key, Severity::Error, message, help);
+        self.findings.push(Finding::error(key, message, help));
     }
 
     pub(super) fn warn(&mut self, key: &'static str, message: String, help: Option<&'static str>) {
-        self.find(key, Severity::Warning, message, help);
-    }
-
-    fn find(
-        &mut self,
-        key: &'static str,
-        severity: Severity,
-        message: String,
-        help: Option<&'static str>,
-    ) {
-        self.findings.push(Finding {
-            key,
-            severity,
-            message,
-            help,
-        });
+        self.findings.push(Finding::warning(key, message, help));
     }
 }
 
