@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls::server::VerifierBuilderError;
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, SupportedProtocolVersion, version};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -231,6 +232,16 @@ impl<'a> Reader<'a> {
             }
         }
         Some((lists, revoked))
+    }
+
+    /// The verifier of a peer's certificate, which nothing but these lists can keep from being made.
+    pub(super) fn built<V>(&mut self, verifier: Result<V, VerifierBuilderError>) -> Option<V> {
+        verifier
+            .map_err(|error| {
+                let message = format!("the list of revoked certificates: {error}");
+                self.error("crl", message, None);
+            })
+            .ok()
     }
 
     fn certificates(
