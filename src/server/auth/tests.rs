@@ -26,6 +26,7 @@ use tokio_rustls::TlsConnector;
 
 use super::certificates::{CertificateStore, Certificates, Finding};
 use super::handshake::{self, HandshakeError};
+use crate::policy::FileOwner;
 use crate::policy::facts::ClientFacts;
 use crate::policy::model::{ListenAddress, Listener, Policy};
 use crate::policy::report::Severity;
@@ -305,6 +306,20 @@ fn a_key_for_everyone_and_an_old_list_are_warned_of() {
     assert!(loaded.is_some());
     let keys: Vec<&str> = findings.iter().map(|found| found.key).collect();
     assert_eq!(keys, ["key", "crl"]);
+}
+
+#[test]
+fn files_that_upstreams_have_in_common_are_complained_of_once() {
+    let text = "version: 1\nlisteners: {l: {unix: /run/l}}\nroutes: [{uri: x, upstream: u}]\n\
+                upstreams: {u: {tls: u, ca: /none, cert: none}, v: {tls: v, ca: /none, cert: none}}\n";
+    let policy = crate::policy::load("f", text, &|_| None).unwrap().policy;
+    let mut findings = Vec::new();
+    assert!(Certificates::load(&policy, SystemTime::now(), &mut findings).is_none());
+    let [(owner, found)] = &findings[..] else {
+        panic!("{findings:?}")
+    };
+    assert_eq!(*owner, FileOwner::Upstream("u".into()));
+    assert_eq!(found.key, "ca");
 }
 
 /// A client that tries once: the confirmation, and then what the server says.
