@@ -42,4 +42,4 @@ pub mod verifier;
 mod x509;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

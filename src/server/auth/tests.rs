@@ -32,9 +32,9 @@ use crate::policy::model::{ListenAddress, Listener, Policy};
 use crate::policy::report::Severity;
 use crate::server::transport::Channel;
 
-type Ca = CertifiedIssuer<'static, KeyPair>;
+pub(in crate::server) type Ca = CertifiedIssuer<'static, KeyPair>;
 
-fn ca(name: &str) -> Ca {
+pub(in crate::server) fn ca(name: &str) -> Ca {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -57,12 +57,12 @@ fn params(name: &str, serial: u64) -> CertificateParams {
 
 /// Certificate and key in PEM.
 #[derive(Clone)]
-struct Pair {
-    cert: String,
-    key: String,
+pub(in crate::server) struct Pair {
+    pub(in crate::server) cert: String,
+    pub(in crate::server) key: String,
 }
 
-fn sign(params: CertificateParams, issuer: &Issuer<'_, KeyPair>) -> Pair {
+pub(in crate::server) fn sign(params: CertificateParams, issuer: &Issuer<'_, KeyPair>) -> Pair {
     let key = KeyPair::generate().unwrap();
     let cert = params.signed_by(&key, issuer).unwrap();
     Pair {
@@ -71,7 +71,7 @@ fn sign(params: CertificateParams, issuer: &Issuer<'_, KeyPair>) -> Pair {
     }
 }
 
-fn crl(ca: &Ca, serials: &[u64], next_year: i32) -> String {
+pub(in crate::server) fn crl(ca: &Ca, serials: &[u64], next_year: i32) -> String {
     let revoked = serials.iter().map(|serial| RevokedCertParams {
         serial_number: SerialNumber::from(*serial),
         revocation_time: date_time_ymd(2020, 1, 1),
