@@ -73,28 +73,6 @@ pub(super) enum Trouble {
     Costly,
 }
 
-/// An address that is down.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(dead_code, reason = "no command asks for it yet")]
-pub(crate) struct Ailing {
-    /// Name of the upstream.
-    pub(crate) upstream: Arc<str>,
-    /// Which of its addresses.
-    pub(crate) address: Address,
-    /// For how long.
-    pub(crate) down_for: Duration,
-    /// Failures in a row.
-    pub(crate) failures: u32,
-    /// The last one.
-    pub(crate) why: String,
-    /// When it is tried again; `None`: with the next dial.
-    pub(crate) retry_in: Option<Duration>,
-    /// A dial is finding out.
-    pub(crate) on_trial: bool,
-    /// It is a UNIX socket that is not there.
-    pub(crate) is_absent: bool,
-}
-
 impl Health {
     /// The addresses of an upstream, by their place: those that are well first, from another one
     /// each time, so that load spreads. One whose time to be tried again has come is among them:
@@ -108,8 +86,8 @@ impl Health {
         let places = (0..count).map(|step| turn.wrapping_add(step) % count);
         let is_down = |place: &usize| {
             let address = upstream.addresses.get(*place);
-            let mut downs = known.down.iter();
-            downs.any(|down| Some(&down.address) == address && !down.is_due(now))
+            let down = address.and_then(|address| known.down_at(address));
+            down.is_some_and(|down| !down.is_due(now))
         };
         let (down, mut well): (Vec<_>, Vec<_>) = places.partition(is_down);
         well.extend(down);
@@ -163,29 +141,24 @@ impl Health {
         self.changed.notified().await;
     }
 
-    /// Every address that is down, by the names of the upstreams.
-    pub(crate) fn snapshot(&self, now: Instant) -> Vec<Ailing> {
-        let upstreams = self.upstreams();
-        let mut all: Vec<Ailing> = upstreams
-            .iter()
-            .flat_map(|(name, known)| known.down.iter().map(|down| down.ailing(name, now)))
-            .collect();
-        all.sort_by(|one, other| one.upstream.cmp(&other.upstream));
-        all
-    }
-
     /// Which upstreams cannot be used, in words; `None`: all can, as far as is known. One that has
     /// no socket is not told of: a policy names daemons that not every host has.
-    pub(super) fn summary(&self, policy: &Policy, now: Instant) -> Option<String> {
-        let mut names: Vec<Arc<str>> = Vec::new();
-        for ailing in self.snapshot(now) {
-            if !ailing.is_absent && names.last() != Some(&ailing.upstream) {
-                names.push(ailing.upstream);
-            }
-        }
-        let of_policy = |name: &Arc<str>| policy.upstreams.iter().find(|known| known.name == *name);
-        // With another address left, it is not down.
-        names.retain(|name| of_policy(name).is_none_or(|upstream| self.is_down(upstream)));
+    pub(super) fn summary(&self, policy: &Policy) -> Option<String> {
+        let of_policy = policy.upstreams.iter().map(|known| (&*known.name, known));
+        let of_policy: HashMap<&str, _> = of_policy.collect();
+        let upstreams = self.upstreams();
+        let of_all = upstreams.iter().map(|(name, known)| (&**name, known));
+        let down = of_all.filter(|(name, known)| {
+            let mut down = known.down.iter();
+            down.any(|down| down.trouble != Trouble::Absent)
+                // With another address left, it is not down.
+                && of_policy.get(name).is_none_or(|upstream| {
+                    let mut addresses = upstream.addresses.iter();
+                    addresses.all(|address| known.down_at(address).is_some())
+                })
+        });
+        let mut names: Vec<&str> = down.map(|(name, _)| name).collect();
+        names.sort_unstable();
         let count = names.len();
         let shown = names.get(..MAX_NAMES.min(count))?.join(", ");
         let rest = match count.saturating_sub(MAX_NAMES) {
@@ -193,19 +166,11 @@ impl Health {
             more => format!(" and {more} more"),
         };
         // Those that templates make are not counted in the policy.
-        let of = match names.iter().all(|name| of_policy(name).is_some()) {
+        let of = match names.iter().all(|name| of_policy.contains_key(name)) {
             true => format!(" of {}", policy.upstreams.len()),
             false => String::new(),
         };
         (count > 0).then(|| format!("{count}{of} upstreams down: {shown}{rest}"))
-    }
-
-    fn is_down(&self, upstream: &Upstream) -> bool {
-        let upstreams = self.upstreams();
-        let down = upstreams.get(&upstream.name).map(|known| &known.down);
-        upstream.addresses.iter().all(|address| {
-            down.is_some_and(|down| down.iter().any(|down| down.address == *address))
-        })
     }
 
     fn upstreams(&self) -> MutexGuard<'_, HashMap<Arc<str>, Known>> {
@@ -243,6 +208,16 @@ fn entry<'k>(
     known
 }
 
+impl Known {
+    fn down_at(&self, address: &Address) -> Option<&Down> {
+        self.down.iter().find(|down| down.address == *address)
+    }
+
+    fn down_at_mut(&mut self, address: &Address) -> Option<&mut Down> {
+        self.down.iter_mut().find(|down| down.address == *address)
+    }
+}
+
 impl Down {
     /// It is time that somebody tries it.
     fn is_due(&self, now: Instant) -> bool {
@@ -264,20 +239,6 @@ impl Down {
         };
         format!("{upstream}{place} is down since {since} s: {why}; {next}")
     }
-
-    fn ailing(&self, upstream: &Arc<str>, now: Instant) -> Ailing {
-        let left = self.next_try.saturating_duration_since(now);
-        Ailing {
-            upstream: Arc::clone(upstream),
-            address: self.address.clone(),
-            down_for: now.saturating_duration_since(self.since),
-            failures: self.failures,
-            why: self.why.clone(),
-            retry_in: (self.trouble == Trouble::Costly && !left.is_zero()).then_some(left),
-            on_trial: self.on_trial,
-            is_absent: self.trouble == Trouble::Absent,
-        }
-    }
 }
 
 /// How long an address is left alone after so many failures, give or take a quarter: those that
@@ -291,3 +252,5 @@ fn wait(failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::Ailing;

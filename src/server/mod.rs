@@ -336,7 +336,7 @@ impl Daemon {
 
     fn full_status(&self) -> String {
         let policy = &self.ctx.policy.load().policy;
-        match self.ctx.health.summary(policy, Instant::now()) {
+        match self.ctx.health.summary(policy) {
             Some(down) => format!("{}; {down}", self.status),
             None => self.status.clone(),
         }

@@ -47,19 +47,23 @@ pub(crate) enum Way {
 
 enum Asking {
     Polkit(Pin<Box<dyn Future<Output = Result<(), Refused>>>>),
-    Sasl(Step),
+    Sasl(Step<(Exchange, Outcome)>),
     /// The exchange, between two messages of the client's.
     Waiting(Exchange),
 }
 
-type Step = Pin<Box<dyn Future<Output = Result<(Exchange, Outcome), JoinError>>>>;
+/// A step of an exchange that is under way.
+pub(crate) type Step<T> = Pin<Box<dyn Future<Output = Result<T, JoinError>>>>;
 
-/// Works on a step of an exchange where that may block, once it is its turn. A client that leaves
-/// before takes its step along.
-fn step(work: impl FnOnce() -> (Exchange, Outcome) + Send + 'static) -> Step {
+/// Works on a step of an exchange where that may block, once it is its turn. Whoever leaves before
+/// takes the step along.
+pub(crate) fn step<T: Send + 'static>(
+    turns: &'static Semaphore,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Step<T> {
     Box::pin(async move {
         // Never closed, which is the only error.
-        let turn = STEPS.acquire().await.ok();
+        let turn = turns.acquire().await.ok();
         let work = move || {
             let _turn = turn;
             work()
@@ -131,11 +135,13 @@ impl Authenticator {
         let (config, facts) = (Arc::clone(config), Arc::clone(facts));
         let (over, before) = (self.over, self.asking.take());
         self.asking = match (input, before) {
-            (SaslInput::Start { mechanism, data }, _) => Some(Asking::Sasl(step(move || {
-                Exchange::start(&config, &over.channel(&facts), &mechanism, data.as_deref())
-            }))),
+            (SaslInput::Start { mechanism, data }, _) => {
+                Some(Asking::Sasl(step(&STEPS, move || {
+                    Exchange::start(&config, &over.channel(&facts), &mechanism, data.as_deref())
+                })))
+            }
             (SaslInput::Step { data }, Some(Asking::Waiting(mut exchange))) => {
-                Some(Asking::Sasl(step(move || {
+                Some(Asking::Sasl(step(&STEPS, move || {
                     let outcome = exchange.step(data.as_deref());
                     (exchange, outcome)
                 })))

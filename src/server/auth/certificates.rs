@@ -1,6 +1,7 @@
 //! What listeners and daemons are met with, TLS configurations and password files: built whole,
 //! swapped at once.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -26,8 +27,8 @@ use crate::policy::report::Severity;
 #[derive(Debug, Default)]
 pub(crate) struct Certificates {
     by_listener: HashMap<Arc<str>, Arc<ServerConfig>>,
-    /// By what is the same for all daemons that a template makes.
-    towards: HashMap<ClientTls, Arc<ClientConfig>>,
+    /// By what is the same for all daemons that a template makes; `None` if that is of no use.
+    towards: HashMap<ClientTls, Option<Arc<ClientConfig>>>,
     sasl: HashMap<Arc<str>, Arc<SaslConfig>>,
     revoked: Revoked,
     stamps: Stamps,
@@ -81,14 +82,11 @@ impl Certificates {
         }
         for (name, tls) in policy.upstream_tls() {
             // Several upstreams may have the same files, and problems once are enough.
-            let files = without_name(tls);
-            if certificates.towards.contains_key(&files) {
+            let Entry::Vacant(place) = certificates.towards.entry(without_name(tls)) else {
                 continue;
-            }
+            };
             let mut found = Vec::new();
-            if let Some(config) = tls_client::configure(tls, now, &mut found) {
-                certificates.towards.insert(files, config);
-            }
+            place.insert(tls_client::configure(tls, now, &mut found));
             let owner = FileOwner::Upstream(Arc::clone(name));
             findings.extend(found.into_iter().map(|found| (owner.clone(), found)));
         }
@@ -116,7 +114,7 @@ impl Certificates {
     /// What handshakes with daemons of such upstreams are made with; `None` if the policy that was
     /// read has none.
     pub(crate) fn client(&self, tls: &ClientTls) -> Option<Arc<ClientConfig>> {
-        self.towards.get(&without_name(tls)).map(Arc::clone)
+        self.towards.get(&without_name(tls))?.clone()
     }
 
     /// What SASL exchanges on `listener` are made with; `None` if it has none.

@@ -1,14 +1,16 @@
-//! Proof of who a client is, as far as its socket alone does not tell.
+//! Proof of who a client is, as far as its socket alone does not tell, and of who the proxy is, for
+//! its daemons.
 //!
 //! - `authenticator`: one client's authentication, whatever the way.
 //! - `handshake`: from an accepted TCP connection to one that frames travel on.
-//! - `tls`, `tls_client`, `tls_files`, `certificates`, `revocation`: the files of TLS, checked, and what
-//!   is in force of them.
+//! - `tls`, `tls_client`, `tls_files`, `certificates`, `revocation`: the files of TLS, checked, and
+//!   what is in force of them.
 //! - `ec_key`: private keys that GnuTLS writes in its own way.
 //! - `x509`: what a certificate says.
 //! - `proxy_protocol`: who is behind a load balancer.
 //! - `polkit`: asking the host's policy, and through it the user, about a local client.
 //! - [`sasl`]: the server's side of a SASL exchange; `scram` and `gssapi` are its larger mechanisms.
+//! - `sasl_client`: the client's side, towards daemons, with `scram_client` and `gssapi_client`.
 //! - [`passwords`]: what SCRAM and PLAIN are verified against; [`verifier`] is one entry of it,
 //!   [`password_file`] changes the file.
 //! - `sasl_files`: SASL of a listener, from the policy's words and files.
@@ -40,4 +42,4 @@ pub mod verifier;
 mod x509;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

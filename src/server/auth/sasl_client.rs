@@ -12,12 +12,11 @@ use std::sync::Arc;
 use super::authenticator::Over;
 use super::passwords;
 use super::sasl::{DATA_MAX, Mechanism, SecurityLayer};
-use super::sasl_files::mechanism;
+use super::sasl_files::{mechanism, missing};
 use super::scram_client::{self, Begun, Expected};
 use super::tls_files::Finding;
 use super::verifier::{PreparedPassword, prepare_name};
 use crate::policy::model::ClientSasl;
-use crate::policy::report::Severity;
 use crate::session::{ClientSaslInput, ClientSaslOutput};
 
 #[cfg(feature = "gssapi")]
@@ -161,25 +160,12 @@ fn read_password(path: &Path) -> Result<PreparedPassword, String> {
 
 /// What keeps a daemon from being told who the proxy is. Blocks.
 pub(crate) fn check(sasl: &ClientSasl) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut error = |key, message, help| {
-        findings.push(Finding {
-            key,
-            severity: Severity::Error,
-            message,
-            help,
-        });
-    };
-    let missing = sasl.mechanisms.iter().map(mechanism);
-    for missing in missing.filter(|mechanism| !mechanism.is_built()) {
-        let message = format!("this program was built without {}", missing.name());
-        let help = "build it with `cargo build --features gssapi`";
-        error("mechanisms", message, Some(help));
-    }
+    let mechanisms: Vec<Mechanism> = sasl.mechanisms.iter().map(mechanism).collect();
+    let mut findings: Vec<Finding> = missing(&mechanisms).collect();
     if let Some(path) = &sasl.password_file
         && let Err(message) = read_password(path)
     {
-        error("password_file", message, None);
+        findings.push(Finding::error("password_file", message, None));
     }
     findings
 }

@@ -9,7 +9,6 @@ use super::sasl::{ExternalUser, Mechanism, SaslConfig};
 use super::tls_files::Finding;
 use super::verifier::Hash;
 use crate::policy::model;
-use crate::policy::report::Severity;
 
 /// Password files, each read once for all listeners that name it.
 #[derive(Debug, Default)]
@@ -32,47 +31,30 @@ pub(crate) fn configure(
     files: &mut PasswordFiles,
     findings: &mut Vec<Finding>,
 ) -> Option<Arc<SaslConfig>> {
-    let mut error = |key, message, help| {
-        findings.push(Finding {
-            key,
-            severity: Severity::Error,
-            message,
-            help,
-        });
-    };
     let passwords = match &sasl.passwords {
         None => Some(Arc::new(Passwords::default())),
         Some(path) => match files.read(path) {
             Ok(passwords) => Some(passwords),
             Err(problem) => {
                 let help = "`virtproxyd passwd FILE USER` makes the file and keeps it";
-                error("passwords", problem.to_string(), Some(help));
+                findings.push(Finding::error("passwords", problem.to_string(), Some(help)));
                 None
             }
         },
     };
     let mechanisms: Vec<Mechanism> = sasl.mechanisms.iter().map(mechanism).collect();
-    let mut usable = passwords.is_some();
-    for missing in mechanisms.iter().filter(|mechanism| !mechanism.is_built()) {
-        let message = format!("this program was built without {}", missing.name());
-        let help = "build it with `cargo build --features gssapi`";
-        error("mechanisms", message, Some(help));
-        usable = false;
-    }
+    findings.extend(missing(&mechanisms));
+    let usable = mechanisms.iter().all(|mechanism| mechanism.is_built());
     #[cfg(feature = "gssapi")]
     if mechanisms.contains(&Mechanism::Gssapi)
         && let Err(failure) = super::gssapi::check_keytab()
     {
         // No more than a warning: whoever checks a file may not be allowed to read the daemon's
         // keytab, and a keytab may come later.
-        findings.push(Finding {
-            key: "mechanisms",
-            severity: Severity::Warning,
-            message: format!("no keys of a service libvirt/HOST: {failure}"),
-            help: Some(
-                "they are in /etc/krb5.keytab, or where KRB5_KTNAME says in the daemon's environment",
-            ),
-        });
+        let message = format!("no keys of a service libvirt/HOST: {failure}");
+        let help =
+            "they are in /etc/krb5.keytab, or where KRB5_KTNAME says in the daemon's environment";
+        findings.push(Finding::warning("mechanisms", message, Some(help)));
     }
     passwords.filter(|_| usable).map(|passwords| {
         Arc::new(SaslConfig {
@@ -84,6 +66,16 @@ pub(crate) fn configure(
             },
             min_ssf: sasl.min_ssf,
         })
+    })
+}
+
+/// What this program cannot do of these.
+pub(super) fn missing(mechanisms: &[Mechanism]) -> impl Iterator<Item = Finding> {
+    let missing = mechanisms.iter().filter(|mechanism| !mechanism.is_built());
+    missing.map(|mechanism| {
+        let message = format!("this program was built without {}", mechanism.name());
+        let help = "build it with `cargo build --features gssapi`";
+        Finding::error("mechanisms", message, Some(help))
     })
 }
 

@@ -39,11 +39,16 @@ pub(super) fn challenge(
     hash: Hash,
     message: &[u8],
 ) -> Result<(Challenged, Vec<u8>), Failure> {
+    challenge_with(passwords, hash, message, &fresh_nonce()?)
+}
+
+/// Our part of a nonce, on either side.
+pub(super) fn fresh_nonce() -> Result<String, Failure> {
     let mut nonce = [0; NONCE];
     SystemRandom::new()
         .fill(&mut nonce)
         .map_err(|_| Failure::NoRandomness)?;
-    challenge_with(passwords, hash, message, &BASE64.encode(nonce))
+    Ok(BASE64.encode(nonce))
 }
 
 fn challenge_with(

@@ -3,13 +3,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use ring::rand::{SecureRandom as _, SystemRandom};
 use subtle::ConstantTimeEq as _;
 
+use super::scram;
 use super::verifier::{Hash, Keys, PreparedPassword, iterations_in_bounds};
-
-/// Random bytes of the nonce, before base64.
-const NONCE: usize = 18;
 
 /// Bytes of the salt that a daemon may send.
 const SALT_MAX: usize = 1024;
@@ -26,11 +23,8 @@ pub(super) struct Begun {
 
 /// Begins for a prepared user name; gives the first message.
 pub(super) fn begin(hash: Hash, user: &str) -> Result<(Begun, Vec<u8>), String> {
-    let mut nonce = [0; NONCE];
-    SystemRandom::new()
-        .fill(&mut nonce)
-        .map_err(|_| "the system has no random numbers")?;
-    Ok(begin_with(hash, user, BASE64.encode(nonce)))
+    let nonce = scram::fresh_nonce().map_err(|failure| failure.to_string())?;
+    Ok(begin_with(hash, user, nonce))
 }
 
 fn begin_with(hash: Hash, user: &str, nonce: String) -> (Begun, Vec<u8>) {

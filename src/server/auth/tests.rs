@@ -26,14 +26,15 @@ use tokio_rustls::TlsConnector;
 
 use super::certificates::{CertificateStore, Certificates, Finding};
 use super::handshake::{self, HandshakeError};
+use crate::policy::FileOwner;
 use crate::policy::facts::ClientFacts;
 use crate::policy::model::{ListenAddress, Listener, Policy};
 use crate::policy::report::Severity;
 use crate::server::transport::Channel;
 
-type Ca = CertifiedIssuer<'static, KeyPair>;
+pub(in crate::server) type Ca = CertifiedIssuer<'static, KeyPair>;
 
-fn ca(name: &str) -> Ca {
+pub(in crate::server) fn ca(name: &str) -> Ca {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -56,12 +57,12 @@ fn params(name: &str, serial: u64) -> CertificateParams {
 
 /// Certificate and key in PEM.
 #[derive(Clone)]
-struct Pair {
-    cert: String,
-    key: String,
+pub(in crate::server) struct Pair {
+    pub(in crate::server) cert: String,
+    pub(in crate::server) key: String,
 }
 
-fn sign(params: CertificateParams, issuer: &Issuer<'_, KeyPair>) -> Pair {
+pub(in crate::server) fn sign(params: CertificateParams, issuer: &Issuer<'_, KeyPair>) -> Pair {
     let key = KeyPair::generate().unwrap();
     let cert = params.signed_by(&key, issuer).unwrap();
     Pair {
@@ -70,7 +71,7 @@ fn sign(params: CertificateParams, issuer: &Issuer<'_, KeyPair>) -> Pair {
     }
 }
 
-fn crl(ca: &Ca, serials: &[u64], next_year: i32) -> String {
+pub(in crate::server) fn crl(ca: &Ca, serials: &[u64], next_year: i32) -> String {
     let revoked = serials.iter().map(|serial| RevokedCertParams {
         serial_number: SerialNumber::from(*serial),
         revocation_time: date_time_ymd(2020, 1, 1),
@@ -305,6 +306,20 @@ fn a_key_for_everyone_and_an_old_list_are_warned_of() {
     assert!(loaded.is_some());
     let keys: Vec<&str> = findings.iter().map(|found| found.key).collect();
     assert_eq!(keys, ["key", "crl"]);
+}
+
+#[test]
+fn files_that_upstreams_have_in_common_are_complained_of_once() {
+    let text = "version: 1\nlisteners: {l: {unix: /run/l}}\nroutes: [{uri: x, upstream: u}]\n\
+                upstreams: {u: {tls: u, ca: /none, cert: none}, v: {tls: v, ca: /none, cert: none}}\n";
+    let policy = crate::policy::load("f", text, &|_| None).unwrap().policy;
+    let mut findings = Vec::new();
+    assert!(Certificates::load(&policy, SystemTime::now(), &mut findings).is_none());
+    let [(owner, found)] = &findings[..] else {
+        panic!("{findings:?}")
+    };
+    assert_eq!(*owner, FileOwner::Upstream("u".into()));
+    assert_eq!(found.key, "ca");
 }
 
 /// A client that tries once: the confirmation, and then what the server says.

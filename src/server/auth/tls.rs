@@ -125,17 +125,7 @@ impl Reader<'_> {
             ClientCert::Optional => builder.allow_unauthenticated().build(),
             ClientCert::UnsafeNone => return Some(WebPkiClientVerifier::no_client_auth()),
         };
-        match verifier {
-            Ok(verifier) => Some(verifier),
-            Err(error) => {
-                self.error(
-                    "crl",
-                    format!("the list of revoked certificates: {error}"),
-                    None,
-                );
-                None
-            }
-        }
+        self.built(verifier)
     }
 
     /// What libvirt's clients ask of a server's certificate beyond what TLS does; newer ones ask

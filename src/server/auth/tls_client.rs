@@ -28,18 +28,8 @@ pub(crate) fn configure(
         Arc::clone(&cas.roots),
         Arc::clone(&reader.provider),
     );
-    let verifier = builder
-        .with_crls(lists)
-        .enforce_revocation_expiration()
-        .build();
-    let verifier = match verifier {
-        Ok(verifier) => verifier,
-        Err(error) => {
-            let message = format!("the list of revoked certificates: {error}");
-            reader.error("crl", message, None);
-            return None;
-        }
-    };
+    let builder = builder.with_crls(lists).enforce_revocation_expiration();
+    let verifier = reader.built(builder.build())?;
     if reader.failed {
         return None;
     }

@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls::server::VerifierBuilderError;
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, SupportedProtocolVersion, version};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -50,6 +51,28 @@ pub(crate) struct Finding {
     pub(crate) message: String,
     /// What to do about it.
     pub(crate) help: Option<&'static str>,
+}
+
+impl Finding {
+    /// With this, the configuration cannot be used.
+    pub(super) fn error(key: &'static str, message: String, help: Option<&'static str>) -> Self {
+        Self {
+            key,
+            severity: Severity::Error,
+            message,
+            help,
+        }
+    }
+
+    /// With this, it can be used nevertheless.
+    pub(super) fn warning(key: &'static str, message: String, help: Option<&'static str>) -> Self {
+        Self {
+            key,
+            severity: Severity::Warning,
+            message,
+            help,
+        }
+    }
 }
 
 /// Reads files and checks what is in them.
@@ -211,6 +234,16 @@ impl<'a> Reader<'a> {
         Some((lists, revoked))
     }
 
+    /// The verifier of a peer's certificate, which nothing but these lists can keep from being made.
+    pub(super) fn built<V>(&mut self, verifier: Result<V, VerifierBuilderError>) -> Option<V> {
+        verifier
+            .map_err(|error| {
+                let message = format!("the list of revoked certificates: {error}");
+                self.error("crl", message, None);
+            })
+            .ok()
+    }
+
     fn certificates(
         &mut self,
         key: &'static str,
@@ -305,26 +338,11 @@ impl<'a> Reader<'a> {
 
     pub(super) fn error(&mut self, key: &'static str, message: String, help: Option<&'static str>) {
         self.failed = true;
-        self.find(key, Severity::Error, message, help);
+        self.findings.push(Finding::error(key, message, help));
     }
 
     pub(super) fn warn(&mut self, key: &'static str, message: String, help: Option<&'static str>) {
-        self.find(key, Severity::Warning, message, help);
-    }
-
-    fn find(
-        &mut self,
-        key: &'static str,
-        severity: Severity,
-        message: String,
-        help: Option<&'static str>,
-    ) {
-        self.findings.push(Finding {
-            key,
-            severity,
-            message,
-            help,
-        });
+        self.findings.push(Finding::warning(key, message, help));
     }
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -83,32 +83,13 @@ async fn mind(
     let mut output = Output::of(&mut child, &upstream, &name);
     let group = child.id().and_then(|id| i32::try_from(id).ok());
     let group = group.and_then(GroupId::from_raw);
-    let signal = |signal| {
-        if let Some(group) = group {
-            // One that has just ended needs no telling.
-            _ = kill_process_group(group, signal);
-        }
-    };
     let ended = tokio::select! {
         ended = child.wait() => Some(ended),
         _ = disconnected => None,
     };
-    // No process is signalled after it was waited for: its number may be another's by then.
     let ended = match ended {
         Some(ended) => ended,
-        None => match timeout(GRACE, child.wait()).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                signal(Signal::TERM);
-                match timeout(LAST_GRACE, child.wait()).await {
-                    Ok(ended) => ended,
-                    Err(_) => {
-                        signal(Signal::KILL);
-                        child.wait().await
-                    }
-                }
-            }
-        },
+        None => end(&mut child, group).await,
     };
     let words = match ended {
         Ok(status) => output.obituary(&name, status).await,
@@ -117,6 +98,21 @@ async fn mind(
     tracing::debug!(upstream = &*upstream, "{words}");
     // Nobody asks if the connection has ended first.
     _ = ending.send(words);
+}
+
+/// Waits for the program to end, which it is told to do ever more firmly.
+async fn end(child: &mut Child, group: Option<GroupId>) -> io::Result<ExitStatus> {
+    for (grace, signal) in [(GRACE, Signal::TERM), (LAST_GRACE, Signal::KILL)] {
+        // No process is signalled after it was waited for: its number may be another's by then.
+        if let Ok(ended) = timeout(grace, child.wait()).await {
+            return ended;
+        }
+        if let Some(group) = group {
+            // One that has just ended needs no telling.
+            _ = kill_process_group(group, signal);
+        }
+    }
+    child.wait().await
 }
 
 impl Program {

@@ -1,8 +1,8 @@
-//! What programs say on their standard output and error: line by line to the log.
+//! What programs say on their standard output and error: line by line to the log, within a bound.
 
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
@@ -10,6 +10,11 @@ use tokio::task::JoinSet;
 
 /// Bytes of a line; the rest of a longer one is left out.
 const LINE: usize = 1024;
+
+/// Lines of one pipe that are logged in a [`SPAN`], more than a daemon says that starts: a program
+/// that floods would push all else out of the log.
+const LINES: u32 = 200;
+const SPAN: Duration = Duration::from_secs(10);
 
 /// How long after a program's end its last words are waited for: others may hold the same pipe.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -46,8 +51,20 @@ impl Output {
     ) {
         let (upstream, program) = (Arc::clone(upstream), Arc::clone(program));
         let last = Arc::clone(&self.last);
+        let mut flow = Flow::new(Instant::now());
         self.readers.spawn(each_line(from, move |line| {
-            tracing::info!(upstream = &*upstream, program = &*program, "{line}");
+            match flow.next(Instant::now()) {
+                Line::Logged => {
+                    tracing::info!(upstream = &*upstream, program = &*program, "{line}")
+                }
+                Line::FirstLeftOut => tracing::warn!(
+                    upstream = &*upstream,
+                    program = &*program,
+                    "more than {LINES} lines within {} s: the rest of them are left out",
+                    SPAN.as_secs()
+                ),
+                Line::LeftOut => {}
+            }
             *last.lock().unwrap_or_else(PoisonError::into_inner) = line;
         }));
     }
@@ -67,6 +84,43 @@ impl Output {
     /// Goes on for as long as somebody holds the pipes.
     pub(super) fn detach(mut self) {
         self.readers.detach_all();
+    }
+}
+
+/// How much one pipe has said lately.
+struct Flow {
+    begun: Instant,
+    /// Since then.
+    lines: u32,
+}
+
+/// What becomes of a line.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Logged,
+    FirstLeftOut,
+    LeftOut,
+}
+
+impl Flow {
+    fn new(now: Instant) -> Self {
+        Self {
+            begun: now,
+            lines: 0,
+        }
+    }
+
+    /// Counts one more line.
+    fn next(&mut self, now: Instant) -> Line {
+        if now.saturating_duration_since(self.begun) >= SPAN {
+            *self = Self::new(now);
+        }
+        self.lines = self.lines.saturating_add(1);
+        match self.lines.saturating_sub(LINES) {
+            0 => Line::Logged,
+            1 => Line::FirstLeftOut,
+            _ => Line::LeftOut,
+        }
     }
 }
 
@@ -121,5 +175,20 @@ mod tests {
         each_line(text.as_bytes(), |line| lines.push(line)).await;
         let cut = "x".repeat(LINE);
         assert_eq!(lines, ["one", &cut, "two [0m", "three"]);
+    }
+
+    #[test]
+    fn of_a_flood_only_the_beginning_is_logged_and_that_there_is_more() {
+        let mut now = Instant::now();
+        let mut flow = Flow::new(now);
+        for _ in 0..2 {
+            for _ in 0..LINES {
+                assert_eq!(flow.next(now), Line::Logged);
+            }
+            now += SPAN - Duration::from_millis(1);
+            assert_eq!(flow.next(now), Line::FirstLeftOut);
+            assert_eq!(flow.next(now), Line::LeftOut);
+            now += Duration::from_millis(1);
+        }
     }
 }

@@ -1,15 +1,12 @@
 //! The proxy's side of a SASL exchange with a daemon, off the worker's thread: a step may read the
 //! password's file, derive a key from it or ask Kerberos.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::sync::Semaphore;
-use tokio::task::JoinError;
 
 use crate::policy::model::Address;
-use crate::server::auth::authenticator::Over;
+use crate::server::auth::authenticator::{Over, Step, step};
 use crate::server::auth::sasl::SecurityLayer;
 use crate::server::auth::sasl_client::ClientExchange;
 use crate::server::health::Standing;
@@ -21,7 +18,6 @@ const MAX_STEPS: usize = 4;
 static STEPS: Semaphore = Semaphore::const_new(MAX_STEPS);
 
 type Outcome = Result<ClientSaslOutput, String>;
-type Step = Pin<Box<dyn Future<Output = Result<(ClientExchange, Outcome), JoinError>>>>;
 
 /// One exchange with one daemon. At most one step is under way; dropping this takes it back.
 pub(in crate::server) struct UpstreamSasl(State);
@@ -29,7 +25,7 @@ pub(in crate::server) struct UpstreamSasl(State);
 enum State {
     /// It is the daemon's turn.
     Waiting(ClientExchange),
-    Stepping(Step),
+    Stepping(Step<(ClientExchange, Outcome)>),
     Broken,
 }
 
@@ -51,15 +47,9 @@ impl UpstreamSasl {
     /// Takes what the daemon says; [`poll`](Self::poll) tells what to answer.
     pub(in crate::server) fn step(&mut self, input: ClientSaslInput) {
         self.0 = match std::mem::replace(&mut self.0, State::Broken) {
-            State::Waiting(mut exchange) => State::Stepping(Box::pin(async move {
-                // Never closed, which is the only error.
-                let turn = STEPS.acquire().await.ok();
-                let work = move || {
-                    let _turn = turn;
-                    let outcome = exchange.step(&input);
-                    (exchange, outcome)
-                };
-                tokio::task::spawn_blocking(work).await
+            State::Waiting(mut exchange) => State::Stepping(step(&STEPS, move || {
+                let outcome = exchange.step(&input);
+                (exchange, outcome)
             })),
             // The session waits for the answer before it goes on.
             other => other,

@@ -51,31 +51,27 @@ impl Starter {
         now: Instant,
     ) -> Result<(), String> {
         let mut daemons = self.daemons();
-        if let Some(daemon) = daemons.get_mut(path) {
-            let left = daemon.next_start.saturating_duration_since(now);
-            if daemon.is_running || (daemon.failures == 0 && !left.is_zero()) {
-                return Ok(());
-            }
-            if !left.is_zero() {
-                let seconds = left.as_millis().div_ceil(1000);
-                return Err(format!("{}; started again in {seconds} s", daemon.why));
-            }
-            daemon.is_running = true;
-            daemon.listened = false;
-            daemon.next_start = now + FIRST_WAIT;
-        } else {
-            if daemons.len() >= MAX_REMEMBERED {
-                daemons.retain(|_, daemon| daemon.is_running || daemon.next_start > now);
-            }
-            let daemon = Daemon {
-                is_running: true,
-                listened: false,
-                next_start: now + FIRST_WAIT,
-                failures: 0,
-                why: String::new(),
-            };
-            daemons.insert(path.to_path_buf(), daemon);
+        if daemons.len() >= MAX_REMEMBERED && !daemons.contains_key(path) {
+            daemons.retain(|_, daemon| daemon.is_running || daemon.next_start > now);
         }
+        let daemon = daemons.entry(path.to_path_buf()).or_insert(Daemon {
+            is_running: false,
+            listened: false,
+            next_start: now,
+            failures: 0,
+            why: String::new(),
+        });
+        let left = daemon.next_start.saturating_duration_since(now);
+        if daemon.is_running || (daemon.failures == 0 && !left.is_zero()) {
+            return Ok(());
+        }
+        if !left.is_zero() {
+            let seconds = left.as_millis().div_ceil(1000);
+            return Err(format!("{}; started again in {seconds} s", daemon.why));
+        }
+        daemon.is_running = true;
+        daemon.listened = false;
+        daemon.next_start = now + FIRST_WAIT;
         drop(daemons);
         if let Err(why) = self.spawn(path, upstream) {
             self.ended(path, Some(&why), now);

@@ -90,8 +90,7 @@ impl Standing {
         let was_trial = self.on_trial.take();
         let mut upstreams = self.health.upstreams();
         let known = entry(&mut upstreams, count, &self.upstream, now);
-        let before = known.down.iter_mut().find(|down| down.address == *address);
-        let Some(down) = before else {
+        let Some(down) = known.down_at_mut(address) else {
             // That a connection is lost that was good says little of the next one: somebody is to
             // find out at once.
             let next_try = match self.has_served.get() {
@@ -159,7 +158,7 @@ impl Standing {
     ) -> Option<&'k mut Down> {
         let known = upstreams.get_mut(&self.upstream.name)?;
         let address = self.address()?;
-        known.down.iter_mut().find(|down| down.address == *address)
+        known.down_at_mut(address)
     }
 }
 

@@ -6,6 +6,40 @@
 
 use super::*;
 
+/// An address that is down.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ailing {
+    upstream: Arc<str>,
+    pub(crate) failures: u32,
+    pub(crate) why: String,
+    /// When it is tried again; `None`: with the next dial.
+    pub(crate) retry_in: Option<Duration>,
+    /// It is a UNIX socket that is not there.
+    pub(crate) is_absent: bool,
+}
+
+impl Health {
+    /// Every address that is down, by the names of the upstreams.
+    pub(crate) fn snapshot(&self, now: Instant) -> Vec<Ailing> {
+        let upstreams = self.upstreams();
+        let all = upstreams.iter().flat_map(|(name, known)| {
+            known.down.iter().map(|down| {
+                let left = down.next_try.saturating_duration_since(now);
+                Ailing {
+                    upstream: Arc::clone(name),
+                    failures: down.failures,
+                    why: down.why.clone(),
+                    retry_in: (down.trouble == Trouble::Costly && !left.is_zero()).then_some(left),
+                    is_absent: down.trouble == Trouble::Absent,
+                }
+            })
+        });
+        let mut all: Vec<Ailing> = all.collect();
+        all.sort_by(|one, other| one.upstream.cmp(&other.upstream));
+        all
+    }
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn policy(upstreams: &str) -> Policy {
@@ -172,7 +206,7 @@ fn load_spreads_over_the_addresses_that_are_well() {
 fn a_summary_names_what_cannot_be_used() {
     let case = Case::new();
     let policy = policy("u: {unix: /run/u}, v: {unix: [/run/v1, /run/v2]}, w: {unix: /run/w}");
-    let summary = || case.health.summary(&policy, case.now);
+    let summary = || case.health.summary(&policy);
     let fail = |upstream: &Arc<Upstream>, place, trouble| {
         let standing = case.health.admit(upstream, place, case.now).unwrap();
         standing.failed("no", trouble, case.now);

@@ -1,9 +1,6 @@
 //! TLS to daemons, which are played by the TLS library and by what libvirt's do after it.
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
-};
+use rcgen::{CertificateParams, SerialNumber};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -12,43 +9,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-
-type Ca = CertifiedIssuer<'static, KeyPair>;
+use crate::server::auth::tests::{self, Ca, Pair, ca, crl};
 
 const SERIAL: u64 = 7;
 
-fn ca(name: &str) -> Ca {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-/// Certificate and key in PEM, for a host or a client.
-fn sign(ca: &Ca, host: &str) -> (String, String) {
+/// For a host or a client.
+fn sign(ca: &Ca, host: &str) -> Pair {
     let mut params = CertificateParams::new([host.to_owned()]).unwrap();
     params.serial_number = Some(SerialNumber::from(SERIAL));
-    let key = KeyPair::generate().unwrap();
-    let cert = params.signed_by(&key, ca).unwrap();
-    (cert.pem(), key.serialize_pem())
-}
-
-fn crl(ca: &Ca, serial: u64) -> String {
-    let params = CertificateRevocationListParams {
-        this_update: date_time_ymd(2020, 1, 1),
-        next_update: date_time_ymd(2200, 1, 1),
-        crl_number: SerialNumber::from(1),
-        issuing_distribution_point: None,
-        revoked_certs: vec![RevokedCertParams {
-            serial_number: SerialNumber::from(serial),
-            revocation_time: date_time_ymd(2020, 1, 1),
-            reason_code: None,
-            invalidity_date: None,
-        }],
-        key_identifier_method: KeyIdMethod::Sha256,
-    };
-    params.signed_by(ca).unwrap().pem().unwrap()
+    tests::sign(params, ca)
 }
 
 /// What a daemon says once the handshake is done from its side.
@@ -60,7 +29,7 @@ enum Then {
 
 /// A daemon for `host` that wants a certificate of the CA, and serves one connection.
 async fn serve(ca: &Ca, host: &str, listener: TcpListener, then: Then) {
-    let (cert, key) = sign(ca, host);
+    let Pair { cert, key } = sign(ca, host);
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_slice(ca.pem().as_bytes()).unwrap();
     roots.add(ca).unwrap();
@@ -99,13 +68,13 @@ async fn dial(host: &str, then: Then, more: &str) -> (Scene, Result<Dialled, Str
     for (name, text) in [
         ("ca.pem", ours.pem()),
         ("other.pem", others.pem()),
-        ("revoked.crl", crl(&ours, SERIAL)),
-        ("good.crl", crl(&ours, SERIAL + 1)),
+        ("revoked.crl", crl(&ours, &[SERIAL], 2200)),
+        ("good.crl", crl(&ours, &[SERIAL + 1], 2200)),
     ] {
         fs::write(dir.path().join(name), text).unwrap();
     }
     for (name, ca) in [("client", &ours), ("stranger", &others)] {
-        let (cert, key) = sign(ca, "client");
+        let Pair { cert, key } = sign(ca, "client");
         fs::write(dir.path().join(format!("{name}.pem")), cert).unwrap();
         fs::write(dir.path().join(format!("{name}.key")), key).unwrap();
     }
