@@ -120,9 +120,8 @@ pub struct Drivers([Option<DriverTarget>; Driver::ALL.len()]);
 pub struct DriverTarget {
     /// The daemon.
     pub upstream: Arc<Upstream>,
-    /// URI for its `CONNECT_OPEN`; `None` is the driver's own: `network:///system`, or `/session`
-    /// beside a primary of such a URI.
-    pub open_uri: Option<String>,
+    /// URI for its `CONNECT_OPEN`.
+    pub open_uri: String,
     /// Where it cannot be reached, the primary serves the driver.
     pub fallback: bool,
 }
@@ -173,23 +172,6 @@ impl Drivers {
     pub fn iter(&self) -> impl Iterator<Item = (Driver, &DriverTarget)> {
         let all = Driver::ALL.into_iter().zip(&self.0);
         all.filter_map(|(driver, target)| Some((driver, target.as_ref()?)))
-    }
-}
-
-impl DriverTarget {
-    /// What is opened there beside a primary that was opened as `primary`.
-    #[must_use]
-    pub fn open_uri(&self, driver: Driver, primary: &str) -> String {
-        if let Some(uri) = &self.open_uri {
-            return uri.clone();
-        }
-        let base = primary.split('?').next().unwrap_or_default();
-        let path = if base.ends_with("/session") {
-            "session"
-        } else {
-            "system"
-        };
-        format!("{}:///{path}", driver.scheme())
     }
 }
 
