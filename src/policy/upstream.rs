@@ -149,8 +149,7 @@ impl ClientSasl {
     /// Whether every mechanism puts a security layer around the connection where there is no TLS.
     #[must_use]
     pub fn is_sealed(&self) -> bool {
-        let mut mechanisms = self.mechanisms.iter();
-        mechanisms.all(|mechanism| *mechanism == Mechanism::Gssapi)
+        self.mechanisms.iter().all(|mechanism| mechanism.seals())
     }
 }
 
