@@ -151,10 +151,9 @@ fn drivers(policy: &Policy, client: &str, uri: &str) -> Vec<(String, String)> {
         panic!("{uri} has no route")
     };
     let drivers = targets[0].drivers.iter().flat_map(|drivers| drivers.iter());
-    let drivers = drivers.map(|(driver, it)| {
+    let drivers = drivers.map(|(_, it)| {
         assert!(it.fallback);
-        let opened = it.open_uri(driver, &targets[0].open_uri);
-        (it.upstream.name.to_string(), opened)
+        (it.upstream.name.to_string(), it.open_uri.clone())
     });
     drivers.collect()
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use virtproxyd::policy::access::Permission;
 use virtproxyd::policy::access::sets::NAMED_SETS;
+use virtproxyd::policy::facts::ClientFacts;
 use virtproxyd::policy::guard::Forbid;
 use virtproxyd::protocol::object::Class;
 
@@ -115,6 +116,43 @@ fn the_upstreams_that_the_manual_shows_are_good() {
         tried += 1;
     }
     assert_eq!(tried, 3);
+}
+
+/// What the manual shows of `explain`, on the policies that it is shown for.
+#[test]
+fn explain_says_what_the_manual_shows() {
+    let manual = manual("policy.md");
+    let fleet = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/fleet.yaml");
+    let fleet = std::fs::read_to_string(fleet).unwrap();
+    let (_, section) = manual.split_once("### Drivers").unwrap();
+    let drivers = section.split("```yaml\n").nth(1).unwrap();
+    let drivers = drivers.split("```").next().unwrap();
+    let drivers = format!("version: 1\nlisteners: {{ main: {{ unix: /run/main }} }}\n{drivers}");
+    let operator = "dn=\"CN=eve,OU=Ops,O=Example\"";
+    for (policy, listener, client, uri) in [
+        (&fleet, "tls", operator, "qemu:///system?host=hv12"),
+        (&fleet, "tls", operator, "qemu:///system?host=db1"),
+        (&drivers, "main", "user=alice", "qemu:///system"),
+    ] {
+        let policy = virtproxyd::policy::load("f", policy, &|_| None).unwrap();
+        let facts = ClientFacts {
+            listener: listener.into(),
+            ..client.parse().unwrap()
+        };
+        let said = policy.policy.explain(&facts, uri).to_string();
+        let (_, outcome) = said.split_once("  => ").unwrap();
+        let shown: String = format!("  => {outcome}")
+            .lines()
+            .map(|line| format!("    {line}\n"))
+            .collect();
+        assert!(manual.contains(&format!("    …\n{shown}")), "{shown}");
+        let commands = [
+            format!("--as {client} --uri {uri}\n"),
+            format!("--as '{client}' --uri '{uri}'\n"),
+        ];
+        let is_shown = commands.iter().any(|command| manual.contains(command));
+        assert!(is_shown, "{uri}");
+    }
 }
 
 /// What the manual shows of rules and tests is taken as it stands, without a warning about rules.

@@ -223,7 +223,7 @@ impl Opened {
             driver: driver.scheme(),
             upstream: Arc::clone(&it.upstream.name),
             at: places(&it.upstream),
-            uri: it.open_uri(driver, &target.open_uri),
+            uri: it.open_uri.clone(),
             fallback: it.fallback,
         });
         Self {

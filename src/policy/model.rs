@@ -222,9 +222,7 @@ impl Sasl {
     /// Whether every mechanism can put a security layer around the connection.
     #[must_use]
     pub fn is_sealed(&self) -> bool {
-        self.mechanisms
-            .iter()
-            .all(|mechanism| *mechanism == Mechanism::Gssapi)
+        self.mechanisms.iter().all(|mechanism| mechanism.seals())
     }
 }
 
@@ -254,6 +252,11 @@ impl Mechanism {
             Self::External => "EXTERNAL",
             Self::Gssapi => "GSSAPI",
         }
+    }
+
+    /// Whether it puts a security layer around a connection that has no TLS.
+    pub(super) fn seals(self) -> bool {
+        self == Self::Gssapi
     }
 
     /// Whether it needs [`Sasl::passwords`].

@@ -63,6 +63,23 @@ impl Open {
     }
 }
 
+impl OpenDriver {
+    /// What is opened beside a route's own daemon that is opened as `primary`: by default the
+    /// driver's own URI, of the system or of a session as that is.
+    fn open_uri(&self, primary: &str) -> String {
+        if let Some(uri) = &self.uri {
+            return uri.clone();
+        }
+        let base = primary.split('?').next().unwrap_or_default();
+        let path = if base.ends_with("/session") {
+            "session"
+        } else {
+            "system"
+        };
+        format!("{}:///{path}", self.driver.scheme())
+    }
+}
+
 impl Policy {
     /// The identities that a client has.
     #[must_use]
@@ -150,21 +167,22 @@ impl Route {
         asked: &Uri<'_>,
     ) -> Result<Target, Refused> {
         let value_of = |name: &str| pattern.value(asked, name);
+        let open_uri = match &open.uri {
+            Some(uri) => uri.clone(),
+            None => pattern.open_uri(asked),
+        };
         let mut drivers = Drivers::default();
         for it in &open.drivers {
             let target = DriverTarget {
                 upstream: it.destination.resolve(&value_of)?,
-                open_uri: it.uri.clone(),
+                open_uri: it.open_uri(&open_uri),
                 fallback: it.fallback,
             };
             drivers.set(it.driver, target);
         }
         Ok(Target {
             upstream: open.destination.resolve(&value_of)?,
-            open_uri: match &open.uri {
-                Some(uri) => uri.clone(),
-                None => pattern.open_uri(asked),
-            },
+            open_uri,
             line: self.line,
             drivers: (!open.drivers.is_empty()).then(|| Arc::new(drivers)),
         })

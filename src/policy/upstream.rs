@@ -120,9 +120,8 @@ pub struct Drivers([Option<DriverTarget>; Driver::ALL.len()]);
 pub struct DriverTarget {
     /// The daemon.
     pub upstream: Arc<Upstream>,
-    /// URI for its `CONNECT_OPEN`; `None` is the driver's own: `network:///system`, or `/session`
-    /// beside a primary of such a URI.
-    pub open_uri: Option<String>,
+    /// URI for its `CONNECT_OPEN`.
+    pub open_uri: String,
     /// Where it cannot be reached, the primary serves the driver.
     pub fallback: bool,
 }
@@ -150,8 +149,7 @@ impl ClientSasl {
     /// Whether every mechanism puts a security layer around the connection where there is no TLS.
     #[must_use]
     pub fn is_sealed(&self) -> bool {
-        let mut mechanisms = self.mechanisms.iter();
-        mechanisms.all(|mechanism| *mechanism == Mechanism::Gssapi)
+        self.mechanisms.iter().all(|mechanism| mechanism.seals())
     }
 }
 
@@ -173,23 +171,6 @@ impl Drivers {
     pub fn iter(&self) -> impl Iterator<Item = (Driver, &DriverTarget)> {
         let all = Driver::ALL.into_iter().zip(&self.0);
         all.filter_map(|(driver, target)| Some((driver, target.as_ref()?)))
-    }
-}
-
-impl DriverTarget {
-    /// What is opened there beside a primary that was opened as `primary`.
-    #[must_use]
-    pub fn open_uri(&self, driver: Driver, primary: &str) -> String {
-        if let Some(uri) = &self.open_uri {
-            return uri.clone();
-        }
-        let base = primary.split('?').next().unwrap_or_default();
-        let path = if base.ends_with("/session") {
-            "session"
-        } else {
-            "system"
-        };
-        format!("{}:///{path}", driver.scheme())
     }
 }
 

@@ -175,7 +175,7 @@ impl Links {
             has_hopeless: false,
         };
         for (driver, served) in target.drivers.iter().flat_map(|drivers| drivers.iter()) {
-            let uri = served.open_uri(driver, &target.open_uri);
+            let uri = served.open_uri.clone();
             let place = links.add(&served.upstream, uri, served.fallback);
             if let Some(slot) = links.places.get_mut(driver.place()) {
                 *slot = place;

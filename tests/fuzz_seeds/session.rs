@@ -291,7 +291,7 @@ impl World {
         for driver in [Driver::Network, Driver::Storage] {
             let target = DriverTarget {
                 upstream: upstream((driver.scheme(), ForwardIdentity::Never)),
-                open_uri: None,
+                open_uri: format!("{}:///system", driver.scheme()),
                 fallback,
             };
             drivers.set(driver, target);

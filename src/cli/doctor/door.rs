@@ -48,9 +48,9 @@ pub(super) enum Verdict {
     Proxy,
     /// A daemon behind the proxy, closed to others.
     Upstream,
-    /// A daemon that the policy does not have, closed to all but root.
+    /// A daemon that no upstream of the policy names, closed to others.
     Closed,
-    /// A daemon's settings, closed to all but root.
+    /// A daemon's settings, closed to others.
     Admin,
     /// A user's own daemon, which gives its user nothing new, closed to others.
     Session,

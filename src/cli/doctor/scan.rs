@@ -30,12 +30,14 @@ pub(super) struct Found {
 /// Looks at the system below `root`.
 pub(super) fn scan(root: &Path, kernel: &Kernel, policy: &Policy) -> Found {
     let mut unseen = Vec::new();
+    let own = of_policy(root, policy);
     let mut places = files(root, &mut unseen);
-    places.extend(of_policy(root, policy));
+    places.extend(own.iter().map(|(place, _)| place.clone()));
     places.extend(kernel.places().filter_map(|it| listening(root, kernel, it)));
     let doors = places.into_iter().filter_map(|place| {
         let holders = listeners(root, kernel, &place);
-        match door(root, policy, place, holders) {
+        let role = role(policy, &own, &place);
+        match door(root, role, place, holders) {
             Ok(door) => door,
             Err(problem) => {
                 unseen.push(problem);
@@ -117,24 +119,39 @@ fn socket((path, kind): (PathBuf, fs::FileType)) -> Option<Place> {
     is_libvirts.then_some(Place::File(path))
 }
 
-/// All that the policy listens on and connects to on this host.
-fn of_policy(root: &Path, policy: &Policy) -> Vec<Place> {
-    let mut places = Vec::new();
-    let mut file = |path: &Path| places.push(Place::File(place::real_or_same(root, path)));
+/// The UNIX sockets that the policy listens on and connects to, and what for. One that is both is a
+/// listener's, which come first.
+fn of_policy(root: &Path, policy: &Policy) -> Vec<(Place, Role)> {
+    let mut own = Vec::new();
+    let mut file = |path: &Path, role| {
+        own.push((Place::File(place::real_or_same(root, path)), role));
+    };
     for listener in &policy.listeners {
         if let ListenAddress::Unix { path, .. } = &listener.address {
-            file(path);
+            file(path, Role::Listener(listener.name.to_string()));
         }
     }
     for upstream in &policy.upstreams {
         for address in &upstream.addresses {
             if let Address::Unix { path, readonly } = address {
-                file(path);
-                readonly.iter().for_each(|path| file(path));
+                for path in [Some(path), readonly.as_ref()].into_iter().flatten() {
+                    file(path, Role::Upstream(upstream.name.to_string()));
+                }
             }
         }
     }
-    places
+    own
+}
+
+/// What a place is to the policy, with the UNIX sockets of [`of_policy`].
+fn role(policy: &Policy, own: &[(Place, Role)], place: &Place) -> Option<Role> {
+    if let Place::Tcp(address) = place {
+        let mut listeners = policy.listeners.iter();
+        let listener = listeners.find(|it| it.address.is_at(*address))?;
+        return Some(Role::Listener(listener.name.to_string()));
+    }
+    let found = own.iter().find(|(its, _)| its == place);
+    found.map(|(_, role)| role.clone())
 }
 
 /// A place where somebody listens, if it looks like one of libvirt's.
@@ -180,7 +197,7 @@ fn accepts(path: &Path) -> bool {
 /// `None`: there is no such file.
 fn door(
     root: &Path,
-    policy: &Policy,
+    role: Option<Role>,
     place: Place,
     listening: Listening,
 ) -> Result<Option<Door>, String> {
@@ -205,33 +222,11 @@ fn door(
     };
     let (daemon, kind) = name.map_or((None, other), |(daemon, kind)| (Some(daemon), kind));
     Ok(Some(Door {
-        role: role(root, policy, &place),
         place,
         daemon,
         kind,
         listening,
         steps,
+        role,
     }))
-}
-
-fn role(root: &Path, policy: &Policy, place: &Place) -> Option<Role> {
-    let is =
-        |path: &Path| matches!(place, Place::File(it) if *it == place::real_or_same(root, path));
-    let listener = policy.listeners.iter().find(|it| match &it.address {
-        ListenAddress::Unix { path, .. } => is(path),
-        tcp @ ListenAddress::Tcp { .. } => {
-            matches!(place, Place::Tcp(address) if tcp.is_at(*address))
-        }
-    });
-    if let Some(listener) = listener {
-        return Some(Role::Listener(listener.name.to_string()));
-    }
-    let mut upstreams = policy.upstreams.iter();
-    let upstream = upstreams.find(|upstream| {
-        upstream.addresses.iter().any(|address| match address {
-            Address::Unix { path, readonly } => is(path) || readonly.as_deref().is_some_and(is),
-            _ => false,
-        })
-    });
-    upstream.map(|upstream| Role::Upstream(upstream.name.to_string()))
 }

@@ -3,7 +3,7 @@
 use core::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::{Compiler, elements};
+use super::{Compiler, elements, listeners};
 use crate::policy::model::Address;
 use crate::policy::raw::{self, OneOrMany};
 use crate::policy::report::{Problem, quoted};
@@ -150,10 +150,10 @@ impl Compiler<'_, '_> {
     }
 }
 
-/// Whether nothing that goes there leaves this host.
+/// Whether nothing that goes to this host leaves ours, by its name or address.
 pub(super) fn is_loopback(host: &str) -> bool {
     match host.parse::<IpAddr>() {
-        Ok(address) => address.to_canonical().is_loopback(),
+        Ok(address) => listeners::is_loopback(address),
         Err(_) => host.eq_ignore_ascii_case("localhost"),
     }
 }

@@ -1,7 +1,7 @@
 //! What a route opens: its daemon, those of single drivers, and the values that templates among them
 //! are chosen by.
 
-use super::{Compiler, Entry, positions};
+use super::{Compiler, Scope};
 use crate::policy::raw;
 use crate::policy::report::{Problem, quoted};
 use crate::policy::route::{Open, OpenDriver};
@@ -16,12 +16,12 @@ impl Compiler<'_, '_> {
         route: &raw::Route,
         name: &raw::Name,
         at: &Pointer,
-        upstreams: &[Entry<Destination>],
+        scope: &Scope<'_>,
     ) -> Option<Open> {
-        let destination = self.destination_named(name, &at.key("upstream"), upstreams);
+        let destination = self.destination_named(name, &at.key("upstream"), scope);
         let opens = self.opens(route.open.as_deref(), &at.key("open"));
         let drivers = match &route.drivers {
-            Some(drivers) => self.drivers(drivers, name, &at.key("drivers"), upstreams),
+            Some(drivers) => self.drivers(drivers, name, &at.key("drivers"), scope),
             None => Some(Vec::new()),
         };
         opens?;
@@ -37,7 +37,7 @@ impl Compiler<'_, '_> {
         drivers: &raw::Drivers,
         primary: &raw::Name,
         at: &Pointer,
-        upstreams: &[Entry<Destination>],
+        scope: &Scope<'_>,
     ) -> Option<Vec<OpenDriver>> {
         let given = Driver::ALL.map(|driver| (driver, of_driver(drivers, driver)));
         let given = given
@@ -51,7 +51,7 @@ impl Compiler<'_, '_> {
                 raw::DriverRoute::Upstream(_) => (at.clone(), at.clone()),
                 raw::DriverRoute::Settings(_) => (at.key("upstream"), at.key("open")),
             };
-            let destination = self.destination_named(&settings.upstream, &at_name, upstreams);
+            let destination = self.destination_named(&settings.upstream, &at_name, scope);
             let opens = self.opens(settings.open.as_deref(), &at_open);
             if settings.upstream.0 == primary.0 {
                 self.problems.push(
@@ -88,10 +88,10 @@ impl Compiler<'_, '_> {
         &mut self,
         name: &raw::Name,
         at: &Pointer,
-        upstreams: &[Entry<Destination>],
+        scope: &Scope<'_>,
     ) -> Option<Destination> {
-        let place = self.resolve("upstream", &name.0, at, &positions(upstreams))?;
-        upstreams.get(place)?.value.clone()
+        let place = self.resolve("upstream", &name.0, at, &scope.upstream_names)?;
+        scope.upstreams.get(place)?.value.clone()
     }
 
     /// Whether a URI can be opened, if there is one.

@@ -370,7 +370,8 @@ fn tcp_address(text: &str) -> Result<SocketAddr, (String, &'static str)> {
     Ok(address)
 }
 
-fn is_loopback(address: IpAddr) -> bool {
+/// Whether nothing that goes there leaves this host.
+pub(super) fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 

@@ -206,6 +206,15 @@ struct Compiler<'a, 'd> {
 /// Names of a section and their places in it.
 type Names = HashMap<Arc<str>, usize>;
 
+/// What routes can name, looked up once for all of them.
+struct Scope<'a> {
+    listeners: &'a [Entry<Arc<Listener>>],
+    listener_names: Names,
+    upstreams: &'a [Entry<Destination>],
+    upstream_names: Names,
+    identity_names: &'a Names,
+}
+
 impl Compiler<'_, '_> {
     fn file(&mut self, file: &raw::File) -> Draft {
         let root = Pointer::default();
@@ -244,6 +253,13 @@ impl Compiler<'_, '_> {
                 &names,
             )
             .map(Option::unwrap_or_default);
+        let scope = Scope {
+            listeners: &listeners,
+            listener_names: positions(&listeners),
+            upstreams: &upstreams,
+            upstream_names: positions(&upstreams),
+            identity_names: &names,
+        };
         let at = root.key("routes");
         let mut routes = Vec::new();
         for (index, route) in file.routes.iter().enumerate() {
@@ -251,7 +267,7 @@ impl Compiler<'_, '_> {
             let compiled = route
                 .0
                 .as_ref()
-                .and_then(|route| self.route(route, &at, &listeners, &upstreams, &names));
+                .and_then(|route| self.route(route, &at, &scope));
             routes.push((at, compiled));
         }
         let access = file.access.as_ref().map(|access| match &access.0 {

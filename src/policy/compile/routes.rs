@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Compiler, Entry, Names, elements, positions};
-use crate::policy::model::Listener;
+use super::{Compiler, Scope, elements};
 use crate::policy::raw;
 use crate::policy::report::Problem;
 use crate::policy::route::{Action, Route};
-use crate::policy::template::Destination;
 use crate::policy::uri::{Uri, UriPattern, UriPatternError};
 use crate::policy::yaml::Pointer;
 
@@ -16,9 +14,7 @@ impl Compiler<'_, '_> {
         &mut self,
         route: &raw::Route,
         at: &Pointer,
-        listeners: &[Entry<Arc<Listener>>],
-        upstreams: &[Entry<Destination>],
-        identities: &Names,
+        scope: &Scope<'_>,
     ) -> Option<Route> {
         let mut uris = Vec::new();
         let mut failed = false;
@@ -39,16 +35,15 @@ impl Compiler<'_, '_> {
             route.clients.as_ref(),
             "identity",
             &at.key("clients"),
-            identities,
+            scope.identity_names,
         );
-        let listener_names = positions(listeners);
         let named = self.names(
             route.listeners.as_ref(),
             "listener",
             &at.key("listeners"),
-            &listener_names,
+            &scope.listener_names,
         );
-        let action = self.action(route, at, upstreams);
+        let action = self.action(route, at, scope);
         if failed {
             return None;
         }
@@ -56,7 +51,9 @@ impl Compiler<'_, '_> {
             self.values_of(open, &uris, at);
         }
         let named = named?.map(|places| {
-            let names = places.iter().filter_map(|place| listeners.get(*place));
+            let names = places
+                .iter()
+                .filter_map(|place| scope.listeners.get(*place));
             names.map(|entry| Arc::clone(&entry.name)).collect()
         });
         Some(Route {
@@ -68,14 +65,9 @@ impl Compiler<'_, '_> {
         })
     }
 
-    fn action(
-        &mut self,
-        route: &raw::Route,
-        at: &Pointer,
-        upstreams: &[Entry<Destination>],
-    ) -> Option<Action> {
+    fn action(&mut self, route: &raw::Route, at: &Pointer, scope: &Scope<'_>) -> Option<Action> {
         match (&route.upstream, &route.probe) {
-            (Some(name), None) => self.open(route, name, at, upstreams).map(Action::Open),
+            (Some(name), None) => self.open(route, name, at, scope).map(Action::Open),
             (None, Some(probe)) => self.probe(route, probe, at),
             (Some(_), Some(_)) => {
                 self.problems.push(

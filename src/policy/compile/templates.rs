@@ -52,7 +52,13 @@ impl Compiler<'_, '_> {
             {
                 let place = Some(self.document.key_place(&at));
                 let message = format!("nothing here asks for {}", quoted(name));
-                let help = format!("write `{{{name}}}` in an address, or remove it");
+                let help = if template::is_name(name) {
+                    format!("write `{{{name}}}` in an address, or remove it")
+                } else {
+                    "names of values begin with a letter or `_`, and have letters, digits, `_` and \
+                     `-`; other braces are but text"
+                        .to_owned()
+                };
                 self.problems
                     .push(Problem::error("template", place, message).help(help));
                 continue;

@@ -59,7 +59,8 @@ pub(in crate::policy) struct Upstream {
     #[schemars(length(min = 1, max = MAX_LIST))]
     pub(in crate::policy) start: Option<Vec<Word>>,
     /// What may stand for each `{name}` in the addresses and `server_name` of this upstream. The
-    /// client says it by the parameter of that name in its URI.
+    /// client says it by the parameter of that name in its URI, or by what the group of that name in
+    /// a `regex:` of the route matches.
     #[serde(default)]
     pub(in crate::policy) values: Section<OneOrMany<PatternText>>,
 }

@@ -37,7 +37,7 @@ impl Table {
     pub(super) fn share(&mut self, uri: &str) {
         let mut all = Drivers::default();
         for (driver, target) in self.drivers.iter().flat_map(|drivers| drivers.iter()) {
-            let open_uri = Some(uri.to_owned());
+            let open_uri = uri.to_owned();
             let target = target.clone();
             all.set(driver, DriverTarget { open_uri, ..target });
         }
@@ -157,7 +157,7 @@ impl Options {
         for (driver, upstream, fallback) in self.drivers {
             let target = DriverTarget {
                 upstream: Arc::new(upstream),
-                open_uri: None,
+                open_uri: format!("{}:///system", driver.scheme()),
                 fallback,
             };
             drivers.set(driver, target);
