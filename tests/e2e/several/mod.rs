@@ -1,6 +1,7 @@
 //! One client connection, several daemons: each class of objects is served by the daemon that owns
 //! it, and nothing tells the client that there is more than one.
 
+mod drivers;
 mod gateway;
 mod health;
 mod hosts;
@@ -60,6 +61,29 @@ impl Three {
 
     fn uri(&self, uri: &str) -> String {
         self.proxy.uri(uri, "sock")
+    }
+
+    /// A domain, a network and a pool, each called `here`.
+    #[track_caller]
+    fn define_one_of_each(&self) {
+        let define = |define: &str, xml: &str| {
+            let path = self.proxy.dir().join(define);
+            fs::write(&path, xml).unwrap();
+            let args = [define, path.to_str().unwrap()];
+            virsh(&self.uri("qemu:///session"), &args).run().ok();
+        };
+        define(
+            "define",
+            "<domain type='qemu'><name>here</name><memory>65536</memory><os><type>hvm</type></os></domain>",
+        );
+        define(
+            "net-define",
+            "<network><name>here</name><bridge name='virbr98'/></network>",
+        );
+        define(
+            "pool-define",
+            "<pool type='dir'><name>here</name><target><path>/nowhere</path></target></pool>",
+        );
     }
 }
 
@@ -136,27 +160,7 @@ fn events_of_every_daemon_come_as_from_one() {
 fn objects_are_where_their_daemon_is_and_nowhere_else() {
     let three = Three::start(None);
     let uri = three.uri("qemu:///session");
-    let pool = three.proxy.dir().join("pool");
-    fs::create_dir(&pool).unwrap();
-    let file = |name: &str, xml: &str| {
-        let path = three.proxy.dir().join(name);
-        fs::write(&path, xml).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let network = file(
-        "network.xml",
-        "<network><name>here</name><bridge name='virbr98'/></network>",
-    );
-    let domain = file(
-        "domain.xml",
-        "<domain type='qemu'><name>here</name><memory>65536</memory><os><type>hvm</type></os></domain>",
-    );
-    let pool = pool.to_str().unwrap();
-    virsh(&uri, &["net-define", &network]).run().ok();
-    virsh(&uri, &["define", &domain]).run().ok();
-    virsh(&uri, &["pool-define-as", "here", "dir", "--target", pool])
-        .run()
-        .ok();
+    three.define_one_of_each();
     let lists = [
         ["list", "--all", "--name"],
         ["net-list", "--all", "--name"],
