@@ -20,11 +20,13 @@ use std::path::Path;
 use crate::support::account::Account;
 use crate::support::guest::guest_xml;
 use crate::support::libvirtd::Libvirtd;
+use crate::support::pki::{Pki, free_port};
 use crate::support::policy::{CONNECT, listeners};
 use crate::support::process::find_program;
 use crate::support::proxy::{Proxy, ProxyBuilder};
 use crate::support::scripts::{EVENTS, SCRIPT_OF_CALLS, SEVERAL, Script};
 use crate::support::tool::{assert_same, python, virsh};
+use crate::support::workdir::WorkDir;
 
 /// A real daemon for each of three parts, and the proxy before them.
 struct Three {
@@ -90,6 +92,33 @@ impl Three {
 /// How a daemon of this host is reached.
 fn at(daemon: &Libvirtd) -> String {
     format!("unix: \"{}\"", daemon.socket().display())
+}
+
+/// Where daemons listen that are reached by TLS or TCP.
+const ADDRESS: &str = "127.0.0.1";
+
+/// Certificates: a CA, the daemon `daemon` there, and `gateway`, who is the proxy.
+fn certificates(dir: &WorkDir) -> Pki {
+    let pki = Pki::new(&dir.join("pki"));
+    pki.daemon("daemon", ADDRESS, "");
+    pki.client("gateway", "ca", "");
+    pki
+}
+
+/// A daemon with such certificates, and how the proxy reaches it by TLS.
+fn by_tls(pki: &Pki) -> (Libvirtd, String) {
+    let port = free_port();
+    let daemon = Libvirtd::listening(&pki.libvirtd_conf("daemon", ADDRESS, port));
+    let keys = pki.upstream("ca", "gateway");
+    (daemon, format!("tls: \"{ADDRESS}:{port}\", {keys}"))
+}
+
+/// Lines of a `libvirtd.conf`: listens there by plain TCP, and asks for `auth`.
+fn tcp_conf(address: &str, port: u16, auth: &str) -> String {
+    format!(
+        "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"{auth}\"\nlisten_addr = \"{address}\"\n\
+         tcp_port = \"{port}\"\n"
+    )
 }
 
 /// libvirt's own program for the far end of an SSH connection, on the daemon that has its sockets in

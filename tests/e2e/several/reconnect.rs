@@ -1,7 +1,7 @@
 //! A daemon restarts, and its clients stay.
 
+use super::{by_tls, certificates};
 use crate::support::libvirtd::Libvirtd;
-use crate::support::pki::{Pki, free_port};
 use crate::support::policy::{CONNECT, everything_to, listeners};
 use crate::support::proxy::{Proxy, ProxyBuilder};
 use crate::support::scripts::RESTARTS;
@@ -36,17 +36,12 @@ fn a_client_with_callbacks_lives_through_twenty_restarts_under_load() {
 #[test]
 fn a_client_with_callbacks_lives_through_restarts_of_a_far_daemon() {
     let dir = WorkDir::new();
-    let pki = Pki::new(&dir.join("pki"));
-    pki.daemon("daemon", "127.0.0.1", "");
-    pki.client("gateway", "ca", "");
-    let port = free_port();
-    let daemon = Libvirtd::listening(&pki.libvirtd_conf("daemon", "127.0.0.1", port));
-    let keys = pki.upstream("ca", "gateway");
+    let (daemon, far) = by_tls(&certificates(&dir));
     let proxy = ProxyBuilder::new(|dir| {
         listeners(dir, "")
             + &format!(
                 "upstreams:
-  daemon: {{ tls: \"127.0.0.1:{port}\", {keys}, {CONNECT}, reconnect: true }}
+  daemon: {{ {far}, {CONNECT}, reconnect: true }}
 routes:
   - {{ uri: \"*?*\", upstream: daemon }}
 "

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use super::{at, helper};
+use super::{ADDRESS, at, by_tls, certificates, helper, tcp_conf};
 use crate::support::account::Account;
 use crate::support::fake_upstream::{FakeUpstream, Next};
 use crate::support::libvirtd::Libvirtd;
-use crate::support::pki::{Pki, free_port};
+use crate::support::pki::free_port;
 use crate::support::policy::{CONNECT, listeners};
 use crate::support::process::{Output, find_program};
 use crate::support::proxy::{Proxy, ProxyBuilder};
@@ -22,16 +22,6 @@ use crate::support::wait::eventually;
 use crate::support::wire::{Frame, RpcError, kind, procedure, status};
 use crate::support::workdir::{WorkDir, give, make_dir};
 use crate::support::xdr::{Reader, Writer};
-
-const ADDRESS: &str = "127.0.0.1";
-
-/// Certificates: a CA, the daemon `server` there, and `gateway`, who is the proxy.
-fn certificates(dir: &WorkDir) -> Pki {
-    let pki = Pki::new(&dir.join("pki"));
-    pki.daemon("daemon", ADDRESS, "");
-    pki.client("gateway", "ca", "");
-    pki
-}
 
 /// The proxy before upstreams that clients choose by `?to=NAME`.
 pub(super) struct Choice {
@@ -238,10 +228,7 @@ fn a_password_is_proven_to_a_daemon_that_asks_for_it() {
 #[test]
 fn plain_tcp_serves_on_this_host() {
     let port = free_port();
-    let conf = format!(
-        "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"none\"\nlisten_addr = \"{ADDRESS}\"\ntcp_port = \"{port}\"\n"
-    );
-    let _daemon = Libvirtd::listening(&conf);
+    let _daemon = Libvirtd::listening(&tcp_conf(ADDRESS, port, "none"));
     let nobody = free_port();
     let scene = Choice::of(&[
         ("by-address", format!("tcp: \"{ADDRESS}:{port}\"")),
@@ -318,13 +305,7 @@ fn passes_descriptors(socket: &Path, uri: &str) -> bool {
 #[test]
 fn descriptors_are_announced_where_both_ends_pass_them() {
     let dir = WorkDir::new();
-    let pki = certificates(&dir);
-    let port = free_port();
-    let daemon = Libvirtd::listening(&pki.libvirtd_conf("daemon", ADDRESS, port));
-    let far = format!(
-        "tls: \"{ADDRESS}:{port}\", {}",
-        pki.upstream("ca", "gateway")
-    );
+    let (daemon, far) = by_tls(&certificates(&dir));
     let program = helper(&daemon.dir().join("run"), "qemu:///session");
     let scene = Choice::of(&[("unix", at(&daemon)), ("tls", far), ("program", program)]);
     for (name, expected) in [("unix", true), ("tls", false), ("program", false)] {
@@ -377,13 +358,7 @@ fn a_far_daemon_that_promises_descriptors_breaks_the_protocol_alone() {
 #[test]
 fn a_call_with_descriptors_for_a_far_daemon_fails_alone() {
     let dir = WorkDir::new();
-    let pki = certificates(&dir);
-    let port = free_port();
-    let _daemon = Libvirtd::listening(&pki.libvirtd_conf("daemon", ADDRESS, port));
-    let far = format!(
-        "tls: \"{ADDRESS}:{port}\", {}",
-        pki.upstream("ca", "gateway")
-    );
+    let (_daemon, far) = by_tls(&certificates(&dir));
     let scene = Choice::of(&[("tls", far)]);
     let before = scene.proxy.process().open_fds();
     let mut client = RpcClient::opened(&scene.proxy.socket(), "test:///default?to=tls");
