@@ -30,6 +30,10 @@ pub(super) struct Choice {
 
 impl Choice {
     pub(super) fn of(upstreams: &[(&str, String)]) -> Self {
+        Self::with(upstreams, |builder| builder)
+    }
+
+    fn with(upstreams: &[(&str, String)], how: impl FnOnce(ProxyBuilder) -> ProxyBuilder) -> Self {
         let builder = ProxyBuilder::new(|dir| {
             let mut policy = listeners(dir, "") + "upstreams:\n";
             for (name, upstream) in upstreams {
@@ -42,7 +46,7 @@ impl Choice {
             policy
         });
         Self {
-            proxy: builder.start(),
+            proxy: how(builder).start(),
         }
     }
 
@@ -238,6 +242,72 @@ fn plain_tcp_serves_on_this_host() {
     scene.serves("by-address");
     scene.serves("by-name");
     scene.refuses("nobody", "Connection refused");
+}
+
+#[test]
+fn daemons_at_ipv6_addresses_serve_by_tcp_and_tls() {
+    let dir = WorkDir::new();
+    let pki = certificates(&dir);
+    pki.daemon("six", "::1", "");
+    let (tcp, tls) = (free_port(), free_port());
+    let _by_tcp = Libvirtd::listening(&tcp_conf("::1", tcp, "none"));
+    let _by_tls = Libvirtd::listening(&pki.libvirtd_conf("six", "::1", tls));
+    let keys = pki.upstream("ca", "gateway");
+    let scene = Choice::of(&[
+        ("tcp", format!("tcp: \"[::1]:{tcp}\"")),
+        ("tls", format!("tls: \"[::1]:{tls}\", {keys}")),
+        (
+            "other",
+            format!("tls: \"[::1]:{tls}\", {keys}, server_name: \"::2\""),
+        ),
+    ]);
+    scene.serves("tcp");
+    scene.serves("tls");
+    scene.refuses("other", "::2");
+}
+
+/// In a view of the files that has names of its own.
+#[test]
+fn a_name_is_looked_up_for_each_connection_and_its_addresses_are_tried_in_turn() {
+    const DEAD: &str = "127.0.0.23";
+    let port = free_port();
+    let addresses = ["127.0.0.21", "127.0.0.22"];
+    let daemons = addresses.map(|address| {
+        let daemon = Libvirtd::listening(&tcp_conf(address, port, "none"));
+        daemon.dir_pool(address);
+        daemon
+    });
+    let dir = WorkDir::new();
+    let names = dir.join("hosts");
+    let has = |addresses: &[&str]| {
+        let lines = addresses.iter().map(|it| format!("{it} hv.test\n"));
+        fs::write(&names, lines.collect::<String>()).unwrap();
+    };
+    has(&[]);
+    let upstream = format!("tcp: \"hv.test:{port}\", unsafe_plain_tcp: true");
+    let scene = Choice::with(&[("hv", upstream)], |builder| {
+        let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+        let names = names.to_str().unwrap();
+        let proxy = env!("CARGO_BIN_EXE_virtproxyd");
+        builder.program(
+            find_program("unshare"),
+            &["--mount", "sh", "-c", script, names, proxy],
+        )
+    });
+    let uri = scene.proxy.uri("qemu:///session?to=hv", "sock");
+    let pools = || virsh(&uri, &["pool-list", "--name"]).run();
+    for address in addresses {
+        has(&[address]);
+        assert_eq!(pools().ok().trim(), address);
+    }
+    has(&[addresses[0]]);
+    for order in [[DEAD, addresses[1]], [addresses[1], DEAD]] {
+        has(&order);
+        assert_eq!(pools().ok().trim(), addresses[1]);
+    }
+    drop(daemons);
+    let refused = pools().failed();
+    assert!(refused.contains("Connection refused"), "{refused}");
 }
 
 /// A daemon behind a program that answers `CONNECT_SET_IDENTITY` by libvirt's own refusal.
