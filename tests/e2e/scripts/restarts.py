@@ -102,7 +102,7 @@ first = conn.domainEventRegisterAny(
 conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, record("domain"), None)
 conn.networkEventRegisterAny(None, libvirt.VIR_NETWORK_EVENT_ID_LIFECYCLE, record("network"), None)
 conn.domainEventDeregisterAny(first)
-workers = [threading.Thread(target=load) for _ in range(threads)]
+workers = [threading.Thread(target=load, daemon=True) for _ in range(threads)]
 for worker in workers:
     worker.start()
 for number in range(rounds):
