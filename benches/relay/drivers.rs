@@ -56,11 +56,7 @@ impl Way {
         let (running, uri) = match peer.kind {
             Kind::Forwarding => {
                 return Ok(Self {
-                    running: Running {
-                        socket: second.socket,
-                        process: Some(second.process),
-                        dir: second.dir,
-                    },
+                    running: second.into(),
                     uri: forwarded,
                     _second: None,
                 });

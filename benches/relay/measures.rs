@@ -132,10 +132,8 @@ fn stream(
     transfer: impl Fn(&mut Client<UnixStream>, u64) -> io::Result<()>,
 ) -> io::Result<Sample> {
     let running = peer.start(upstream)?;
-    // The echo upstream knows whole frames only.
-    let length = effort.stream / STREAM_PAYLOAD as u64 * STREAM_PAYLOAD as u64;
     let client = Client::open(&running.socket, upstream.uri)?;
-    transfer_once(&running, client, length, transfer)
+    transfer_once(&running, client, effort.whole_frames(), transfer)
 }
 
 /// So many bytes in one stream, after a part of them to begin with.
@@ -221,14 +219,10 @@ pub(crate) fn exec(peer: &Peer, upstream: &Upstream, _: &Effort) -> io::Result<S
     let mut outcome = Outcome::default();
     for _ in 0..3 {
         let begin = Instant::now();
-        if peer.kind == Kind::Direct {
-            drop(Upstream::libvirtd()?);
-        } else {
-            let running = peer.start(upstream)?;
-            outcome.latencies.push(begin.elapsed().as_nanos() as u32);
-            drop(running);
-            continue;
-        }
+        let _running: Running = match peer.kind {
+            Kind::Direct => Upstream::libvirtd()?.into(),
+            _ => peer.start(upstream)?,
+        };
         outcome.latencies.push(begin.elapsed().as_nanos() as u32);
     }
     Ok(Sample {

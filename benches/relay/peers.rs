@@ -88,6 +88,17 @@ pub(crate) struct Running {
     pub(crate) dir: TempDir,
 }
 
+/// A daemon that clients go to, as what is measured.
+impl From<Upstream> for Running {
+    fn from(daemon: Upstream) -> Self {
+        Self {
+            socket: daemon.socket,
+            process: Some(daemon.process),
+            dir: daemon.dir,
+        }
+    }
+}
+
 impl Peer {
     pub(crate) fn is_ours(&self) -> bool {
         matches!(

@@ -8,6 +8,7 @@ use super::measures;
 use super::peers::{Kind, Peer, Tracer};
 use super::tls;
 use super::upstream::Upstream;
+use super::wire::STREAM_PAYLOAD;
 
 /// One row.
 pub(crate) struct Measure {
@@ -21,8 +22,10 @@ pub(crate) struct Measure {
     pub(crate) fits: fn(&Kind) -> bool,
     /// Left out of a quick run.
     pub(crate) slow: bool,
-    pub(crate) run: fn(&Peer, &Upstream, &Effort) -> io::Result<Sample>,
+    pub(crate) run: Run,
 }
+
+type Run = fn(&Peer, &Upstream, &Effort) -> io::Result<Sample>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Better {
@@ -56,6 +59,11 @@ impl Effort {
             period: Duration::from_millis(1000),
             stream: 1 << 30,
         }
+    }
+
+    /// A stream's length for the echo upstream, which knows whole frames only.
+    pub(crate) fn whole_frames(&self) -> u64 {
+        self.stream / STREAM_PAYLOAD as u64 * STREAM_PAYLOAD as u64
     }
 
     pub(crate) fn quick() -> Self {
@@ -106,6 +114,20 @@ fn by_driver(kind: &Kind) -> bool {
     *kind == Kind::Direct || kind.has_second_daemon()
 }
 
+/// A row of calls per second.
+const fn calls(name: &'static str, title: &'static str, behind: Behind, run: Run) -> Measure {
+    Measure {
+        name,
+        title,
+        unit: "/s",
+        better: Better::Higher,
+        behind,
+        fits: every,
+        slow: false,
+        run,
+    }
+}
+
 /// All rows, in the order of the table.
 pub(crate) const MEASURES: &[Measure] = &[
     Measure {
@@ -138,86 +160,54 @@ pub(crate) const MEASURES: &[Measure] = &[
         slow: false,
         run: measures::domain_call,
     },
-    Measure {
-        name: "calls-1",
-        title: "calls, 1 connection, libvirtd",
-        unit: "/s",
-        better: Better::Higher,
-        behind: Behind::Libvirtd,
-        fits: every,
-        slow: false,
-        run: |peer, upstream, effort| measures::throughput(peer, upstream, effort, 1, 1),
-    },
-    Measure {
-        name: "calls-8",
-        title: "calls, 8 connections, libvirtd",
-        unit: "/s",
-        better: Better::Higher,
-        behind: Behind::Libvirtd,
-        fits: every,
-        slow: false,
-        run: |peer, upstream, effort| measures::throughput(peer, upstream, effort, 8, 1),
-    },
-    Measure {
-        name: "calls-64",
-        title: "calls, 64 connections, libvirtd",
-        unit: "/s",
-        better: Better::Higher,
-        behind: Behind::Libvirtd,
-        fits: every,
-        slow: false,
-        run: |peer, upstream, effort| measures::throughput(peer, upstream, effort, 64, 1),
-    },
-    Measure {
-        name: "calls-1-echo",
-        title: "calls, 1 connection, echo upstream",
-        unit: "/s",
-        better: Better::Higher,
-        behind: Behind::Echo,
-        fits: every,
-        slow: false,
-        run: |peer, upstream, effort| measures::throughput(peer, upstream, effort, 1, 1),
-    },
-    Measure {
-        name: "calls-8-echo",
-        title: "calls, 8 connections, echo upstream",
-        unit: "/s",
-        better: Better::Higher,
-        behind: Behind::Echo,
-        fits: every,
-        slow: false,
-        run: |peer, upstream, effort| measures::throughput(peer, upstream, effort, 8, 1),
-    },
-    Measure {
-        name: "calls-64-echo",
-        title: "calls, 64 connections, echo upstream",
-        unit: "/s",
-        better: Better::Higher,
-        behind: Behind::Echo,
-        fits: every,
-        slow: false,
-        run: |peer, upstream, effort| measures::throughput(peer, upstream, effort, 64, 1),
-    },
-    Measure {
-        name: "in-flight-32",
-        title: "calls, 1 connection, 32 in flight, libvirtd",
-        unit: "/s",
-        better: Better::Higher,
-        behind: Behind::Libvirtd,
-        fits: every,
-        slow: false,
-        run: |peer, upstream, effort| measures::throughput(peer, upstream, effort, 1, 32),
-    },
-    Measure {
-        name: "in-flight-32-echo",
-        title: "calls, 1 connection, 32 in flight, echo upstream",
-        unit: "/s",
-        better: Better::Higher,
-        behind: Behind::Echo,
-        fits: every,
-        slow: false,
-        run: |peer, upstream, effort| measures::throughput(peer, upstream, effort, 1, 32),
-    },
+    calls(
+        "calls-1",
+        "calls, 1 connection, libvirtd",
+        Behind::Libvirtd,
+        |peer, upstream, effort| measures::throughput(peer, upstream, effort, 1, 1),
+    ),
+    calls(
+        "calls-8",
+        "calls, 8 connections, libvirtd",
+        Behind::Libvirtd,
+        |peer, upstream, effort| measures::throughput(peer, upstream, effort, 8, 1),
+    ),
+    calls(
+        "calls-64",
+        "calls, 64 connections, libvirtd",
+        Behind::Libvirtd,
+        |peer, upstream, effort| measures::throughput(peer, upstream, effort, 64, 1),
+    ),
+    calls(
+        "calls-1-echo",
+        "calls, 1 connection, echo upstream",
+        Behind::Echo,
+        |peer, upstream, effort| measures::throughput(peer, upstream, effort, 1, 1),
+    ),
+    calls(
+        "calls-8-echo",
+        "calls, 8 connections, echo upstream",
+        Behind::Echo,
+        |peer, upstream, effort| measures::throughput(peer, upstream, effort, 8, 1),
+    ),
+    calls(
+        "calls-64-echo",
+        "calls, 64 connections, echo upstream",
+        Behind::Echo,
+        |peer, upstream, effort| measures::throughput(peer, upstream, effort, 64, 1),
+    ),
+    calls(
+        "in-flight-32",
+        "calls, 1 connection, 32 in flight, libvirtd",
+        Behind::Libvirtd,
+        |peer, upstream, effort| measures::throughput(peer, upstream, effort, 1, 32),
+    ),
+    calls(
+        "in-flight-32-echo",
+        "calls, 1 connection, 32 in flight, echo upstream",
+        Behind::Echo,
+        |peer, upstream, effort| measures::throughput(peer, upstream, effort, 1, 32),
+    ),
     Measure {
         name: "connect",
         title: "connect, open, close as virsh does, libvirtd",

@@ -23,7 +23,7 @@ use super::measures::{Usage, transfer_once};
 use super::peers::{Kind, More, Peer, Running};
 use super::rows::{Effort, Sample};
 use super::upstream::{OBJECTS, Upstream, await_answer, work_dir};
-use super::wire::{Client, PATIENCE, STREAM_PAYLOAD};
+use super::wire::{Client, PATIENCE};
 
 /// The one cipher, as OpenSSL calls it too: what libvirt's clients and daemons agree on by default.
 pub(crate) const CIPHER: &str = "TLS_AES_256_GCM_SHA384";
@@ -143,11 +143,7 @@ impl Door {
         let (process, dir) = (&mut daemon.process, daemon.dir.path());
         await_answer(|| tls.open(OBJECTS), process, dir)?;
         Ok(Self {
-            running: Running {
-                socket: daemon.socket,
-                process: Some(daemon.process),
-                dir: daemon.dir,
-            },
+            running: daemon.into(),
             tls,
             uri: OBJECTS.to_owned(),
         })
@@ -168,7 +164,7 @@ fn transfer(
     effort: &Effort,
     transfer: impl Fn(&mut Client<Stream>, u64) -> io::Result<()>,
 ) -> io::Result<Sample> {
-    let length = effort.stream / STREAM_PAYLOAD as u64 * STREAM_PAYLOAD as u64;
+    let length = effort.whole_frames();
     let door = Door::start(peer, upstream, Some(length))?;
     let client = door.tls.open(&door.uri)?;
     transfer_once(&door.running, client, length, transfer)

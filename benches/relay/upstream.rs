@@ -35,19 +35,9 @@ impl Upstream {
         let socket = dir.path().join("echo-sock");
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--bench", "--echo-upstream"]).arg(&socket);
-        let mut process = Process::start(command, &dir.path().join("log"))?;
-        let uri = "qemu:///session";
-        await_answer(|| Client::open(&socket, uri), &mut process, dir.path())?;
-        fs::set_permissions(&socket, fs::Permissions::from_mode(0o666))?;
-        let many_domains = uri.to_owned();
-        Ok(Self {
-            socket,
-            uri,
-            many_domains,
-            process,
-            dir,
-            has_objects: Cell::new(false),
-        })
+        let upstream = Self::start(command, dir, socket, "qemu:///session")?;
+        fs::set_permissions(&upstream.socket, fs::Permissions::from_mode(0o666))?;
+        Ok(upstream)
     }
 
     /// A real `libvirtd` without privileges and with libvirt's test driver.
@@ -94,17 +84,30 @@ impl Upstream {
             command.env(variable, path);
         }
         unprivileged(&mut command, dir.path())?;
-        let mut process = Process::start(command, &dir.path().join("log"))?;
-        let socket = dir.path().join("run/libvirt/libvirt-sock");
-        let uri = "test:///default";
-        await_answer(|| Client::open(&socket, uri), &mut process, dir.path())?;
         let file = dir.path().join("node.xml");
         fs::write(&file, node())?;
+        let socket = dir.path().join("run/libvirt/libvirt-sock");
+        let upstream = Self::start(command, dir, socket, "test:///default")?;
         let many_domains = format!("test://{}", file.display());
+        Ok(Self {
+            many_domains,
+            ..upstream
+        })
+    }
+
+    /// Starts it, and waits until it answers.
+    fn start(
+        command: Command,
+        dir: TempDir,
+        socket: PathBuf,
+        uri: &'static str,
+    ) -> io::Result<Self> {
+        let mut process = Process::start(command, &dir.path().join("log"))?;
+        await_answer(|| Client::open(&socket, uri), &mut process, dir.path())?;
         Ok(Self {
             socket,
             uri,
-            many_domains,
+            many_domains: uri.to_owned(),
             process,
             dir,
             has_objects: Cell::new(false),

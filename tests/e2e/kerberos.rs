@@ -11,6 +11,7 @@ use crate::support::remote::by_tcp;
 use crate::support::rpc_client::RpcClient;
 use crate::support::tool::{Tool, virsh};
 use crate::support::wire::procedure;
+use crate::support::workdir::WorkDir;
 use crate::support::xdr::{Reader, Writer};
 
 /// A realm with a ticket of alice; a real daemon; the proxy before it, by TCP for Kerberos alone.
@@ -72,38 +73,28 @@ fn a_ticket_lets_its_user_in_and_seals_the_connection() {
     let log = scene.proxy.process().stderr();
     log.wait_for(&format!("client=sasl=alice@{REALM},sasl.mechanism=GSSAPI"));
 
-    let pool = scene.daemon.dir_pool("pool");
-    let volume = pool.join("data");
-    // 9 MiB that are not the same twice, and no whole number of the layer's buffers.
-    let mut state = 1u32;
-    let bytes: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        state.to_be_bytes()[0]
-    })
-    .take((9 << 20) + 4321)
-    .collect();
-    let there = scene.proxy.dir().join("there");
-    let back = scene.proxy.dir().join("back");
-    fs::write(&there, &bytes).unwrap();
+    carries_a_volume(&scene.daemon, |args| {
+        scene.virsh("qemu", "session", args).run().ok()
+    });
+}
+
+/// A volume goes up and comes down unchanged on connections to `qemu:///session` that `virsh` makes.
+#[track_caller]
+pub(crate) fn carries_a_volume(daemon: &Libvirtd, virsh: impl Fn(&[&str]) -> String) {
+    let dir = WorkDir::new();
+    let volume = daemon.dir_pool("pool").join("data");
+    // No whole number of the layer's buffers, and not the same twice.
+    let words = (0_u64..).flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    let bytes: Vec<u8> = words.take((9 << 20) + 4321).collect();
+    let (up, down) = (dir.join("up"), dir.join("down"));
+    fs::write(&up, &bytes).unwrap();
     let size = bytes.len().to_string();
-    let session = |args: &[&str]| scene.virsh("qemu", "session", args).run().ok();
-    session(&["vol-create-as", "pool", "data", &size, "--format", "raw"]);
-    session(&[
-        "vol-upload",
-        "data",
-        there.to_str().unwrap(),
-        "--pool",
-        "pool",
-    ]);
+    virsh(&["vol-create-as", "pool", "data", &size, "--format", "raw"]);
+    virsh(&["vol-upload", "data", up.to_str().unwrap(), "--pool", "pool"]);
     assert!(fs::read(&volume).unwrap() == bytes, "the upload differs");
-    session(&[
-        "vol-download",
-        "data",
-        back.to_str().unwrap(),
-        "--pool",
-        "pool",
-    ]);
-    assert!(fs::read(&back).unwrap() == bytes, "the download differs");
+    let down_path = down.to_str().unwrap();
+    virsh(&["vol-download", "data", down_path, "--pool", "pool"]);
+    assert!(fs::read(&down).unwrap() == bytes, "the download differs");
 }
 
 #[test]

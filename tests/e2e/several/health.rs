@@ -9,11 +9,11 @@ use std::thread;
 use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
 
-use super::{at, helper};
+use super::{ADDRESS, at, by_tls, certificates, helper, tcp_conf};
 use crate::support::account::Account;
 use crate::support::fake_upstream::FakeUpstream;
 use crate::support::libvirtd::Libvirtd;
-use crate::support::pki::{Pki, free_port};
+use crate::support::pki::free_port;
 use crate::support::policy::{CONNECT, listeners};
 use crate::support::process::find_program;
 use crate::support::proxy::{Proxy, ProxyBuilder};
@@ -52,10 +52,7 @@ impl Swallowing {
 
 /// A daemon that listens by plain TCP there.
 fn by_tcp(port: u16) -> Libvirtd {
-    Libvirtd::listening(&format!(
-        "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"none\"\nlisten_addr = \"127.0.0.1\"\n\
-         tcp_port = \"{port}\"\n"
-    ))
+    Libvirtd::listening(&tcp_conf(ADDRESS, port, "none"))
 }
 
 /// The proxy before `hv`, and before a daemon that is well.
@@ -182,16 +179,14 @@ fn a_port_that_accepts_and_says_nothing_costs_one_client_its_time() {
 #[test]
 fn a_port_that_begins_no_handshake_costs_one_client_its_time() {
     let dir = WorkDir::new();
-    let pki = Pki::new(&dir.join("pki"));
-    pki.daemon("daemon", "127.0.0.1", "");
-    pki.client("gateway", "ca", "");
+    let pki = certificates(&dir);
     let port = free_port();
     let keys = pki.upstream("ca", "gateway");
     let scene = Scene::before(&format!("tls: \"127.0.0.1:{port}\", {keys}"));
     let silent = TcpListener::bind(("127.0.0.1", port)).unwrap();
     scene.one_client_pays();
     drop(silent);
-    let _daemon = Libvirtd::listening(&pki.libvirtd_conf("daemon", "127.0.0.1", port));
+    let _daemon = Libvirtd::listening(&pki.libvirtd_conf("daemon", ADDRESS, port));
     scene.comes_back();
 }
 
@@ -282,23 +277,18 @@ fn a_far_daemon_that_is_stopped_fails_its_calls_and_no_others() {
     const NUM_OF_DOMAINS: i32 = 51;
     const NUM_OF_POOLS: i32 = 71;
     let dir = WorkDir::new();
-    let pki = Pki::new(&dir.join("pki"));
-    pki.daemon("daemon", "127.0.0.1", "");
-    pki.client("gateway", "ca", "");
-    let port = free_port();
     let domains = Libvirtd::start();
-    let mut storage = Libvirtd::listening(&pki.libvirtd_conf("daemon", "127.0.0.1", port));
+    let (mut storage, far) = by_tls(&certificates(&dir));
     let proxy = ProxyBuilder::new(|dir| {
         listeners(dir, "keepalive: { interval: never }")
             + &format!(
                 "upstreams:
   domains: {{ {}, {CONNECT} }}
-  storage: {{ tls: \"127.0.0.1:{port}\", {}, connect_timeout: 10s, keepalive: {{ interval: 1s, count: 1 }} }}
+  storage: {{ {far}, connect_timeout: 10s, keepalive: {{ interval: 1s, count: 1 }} }}
 routes:
   - {{ uri: \"qemu:///session\", upstream: domains, drivers: {{ storage: storage }} }}
 ",
-                at(&domains),
-                pki.upstream("ca", "gateway")
+                at(&domains)
             )
     })
     .start();

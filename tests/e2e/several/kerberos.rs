@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use super::{ADDRESS, tcp_conf};
 use crate::kdc::Kdc;
+use crate::kerberos::carries_a_volume;
 use crate::support::account::Account;
 use crate::support::libvirtd::Libvirtd;
 use crate::support::pki::free_port;
@@ -44,15 +46,11 @@ fn service(dir: &WorkDir, kdc: &Kdc) -> [(&'static str, String); 4] {
 }
 
 fn daemon(auth: &str, port: u16, env: &[(&'static str, String)]) -> Libvirtd {
-    let conf = format!(
-        "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"{auth}\"\nlisten_addr = \"127.0.0.1\"\n\
-         tcp_port = \"{port}\"\n"
-    );
     let env: Vec<_> = env
         .iter()
         .map(|(name, value)| (*name, value.as_str()))
         .collect();
-    Libvirtd::listening_with(&conf, &env, None)
+    Libvirtd::listening_with(&tcp_conf(ADDRESS, port, auth), &env, None)
 }
 
 /// The proxy with the tickets of that cache.
@@ -84,29 +82,8 @@ fn a_ticket_opens_a_far_daemon_and_its_layer_carries_volumes() {
     let uri = proxy.uri("test:///default", "sock");
     assert_eq!(virsh(&uri, &["list", "--name"]).run().ok().trim(), "test");
 
-    let pool = daemon.dir_pool("pool");
-    // No whole number of the layer's buffers, and not the same twice.
-    let words = (0_u64..).flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
-    let bytes: Vec<u8> = words.take((9 << 20) + 4321).collect();
-    let (up, down) = (dir.join("up"), dir.join("down"));
-    fs::write(&up, &bytes).unwrap();
     let uri = proxy.uri("qemu:///session", "sock");
-    let run = |args: &[&str]| virsh(&uri, args).run().ok();
-    let size = bytes.len().to_string();
-    run(&["vol-create-as", "pool", "data", &size, "--format", "raw"]);
-    run(&["vol-upload", "data", up.to_str().unwrap(), "--pool", "pool"]);
-    assert!(
-        fs::read(pool.join("data")).unwrap() == bytes,
-        "the upload differs"
-    );
-    run(&[
-        "vol-download",
-        "data",
-        down.to_str().unwrap(),
-        "--pool",
-        "pool",
-    ]);
-    assert!(fs::read(&down).unwrap() == bytes, "the download differs");
+    carries_a_volume(&daemon, |args| virsh(&uri, args).run().ok());
 }
 
 #[test]

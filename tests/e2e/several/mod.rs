@@ -1,6 +1,7 @@
 //! One client connection, several daemons: each class of objects is served by the daemon that owns
 //! it, and nothing tells the client that there is more than one.
 
+mod drivers;
 mod gateway;
 mod health;
 mod hosts;
@@ -19,11 +20,13 @@ use std::path::Path;
 use crate::support::account::Account;
 use crate::support::guest::guest_xml;
 use crate::support::libvirtd::Libvirtd;
+use crate::support::pki::{Pki, free_port};
 use crate::support::policy::{CONNECT, listeners};
 use crate::support::process::find_program;
 use crate::support::proxy::{Proxy, ProxyBuilder};
 use crate::support::scripts::{EVENTS, SCRIPT_OF_CALLS, SEVERAL, Script};
 use crate::support::tool::{assert_same, python, virsh};
+use crate::support::workdir::WorkDir;
 
 /// A real daemon for each of three parts, and the proxy before them.
 struct Three {
@@ -61,11 +64,61 @@ impl Three {
     fn uri(&self, uri: &str) -> String {
         self.proxy.uri(uri, "sock")
     }
+
+    /// A domain, a network and a pool, each called `here`.
+    #[track_caller]
+    fn define_one_of_each(&self) {
+        let define = |define: &str, xml: &str| {
+            let path = self.proxy.dir().join(define);
+            fs::write(&path, xml).unwrap();
+            let args = [define, path.to_str().unwrap()];
+            virsh(&self.uri("qemu:///session"), &args).run().ok();
+        };
+        define(
+            "define",
+            "<domain type='qemu'><name>here</name><memory>65536</memory><os><type>hvm</type></os></domain>",
+        );
+        define(
+            "net-define",
+            "<network><name>here</name><bridge name='virbr98'/></network>",
+        );
+        define(
+            "pool-define",
+            "<pool type='dir'><name>here</name><target><path>/nowhere</path></target></pool>",
+        );
+    }
 }
 
 /// How a daemon of this host is reached.
 fn at(daemon: &Libvirtd) -> String {
     format!("unix: \"{}\"", daemon.socket().display())
+}
+
+/// Where daemons listen that are reached by TLS or TCP.
+const ADDRESS: &str = "127.0.0.1";
+
+/// Certificates: a CA, the daemon `daemon` there, and `gateway`, who is the proxy.
+fn certificates(dir: &WorkDir) -> Pki {
+    let pki = Pki::new(&dir.join("pki"));
+    pki.daemon("daemon", ADDRESS, "");
+    pki.client("gateway", "ca", "");
+    pki
+}
+
+/// A daemon with such certificates, and how the proxy reaches it by TLS.
+fn by_tls(pki: &Pki) -> (Libvirtd, String) {
+    let port = free_port();
+    let daemon = Libvirtd::listening(&pki.libvirtd_conf("daemon", ADDRESS, port));
+    let keys = pki.upstream("ca", "gateway");
+    (daemon, format!("tls: \"{ADDRESS}:{port}\", {keys}"))
+}
+
+/// Lines of a `libvirtd.conf`: listens there by plain TCP, and asks for `auth`.
+fn tcp_conf(address: &str, port: u16, auth: &str) -> String {
+    format!(
+        "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"{auth}\"\nlisten_addr = \"{address}\"\n\
+         tcp_port = \"{port}\"\n"
+    )
 }
 
 /// libvirt's own program for the far end of an SSH connection, on the daemon that has its sockets in
@@ -136,27 +189,7 @@ fn events_of_every_daemon_come_as_from_one() {
 fn objects_are_where_their_daemon_is_and_nowhere_else() {
     let three = Three::start(None);
     let uri = three.uri("qemu:///session");
-    let pool = three.proxy.dir().join("pool");
-    fs::create_dir(&pool).unwrap();
-    let file = |name: &str, xml: &str| {
-        let path = three.proxy.dir().join(name);
-        fs::write(&path, xml).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let network = file(
-        "network.xml",
-        "<network><name>here</name><bridge name='virbr98'/></network>",
-    );
-    let domain = file(
-        "domain.xml",
-        "<domain type='qemu'><name>here</name><memory>65536</memory><os><type>hvm</type></os></domain>",
-    );
-    let pool = pool.to_str().unwrap();
-    virsh(&uri, &["net-define", &network]).run().ok();
-    virsh(&uri, &["define", &domain]).run().ok();
-    virsh(&uri, &["pool-define-as", "here", "dir", "--target", pool])
-        .run()
-        .ok();
+    three.define_one_of_each();
     let lists = [
         ["list", "--all", "--name"],
         ["net-list", "--all", "--name"],

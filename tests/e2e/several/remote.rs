@@ -7,11 +7,11 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use super::{at, helper};
+use super::{ADDRESS, at, by_tls, certificates, helper, tcp_conf};
 use crate::support::account::Account;
 use crate::support::fake_upstream::{FakeUpstream, Next};
 use crate::support::libvirtd::Libvirtd;
-use crate::support::pki::{Pki, free_port};
+use crate::support::pki::free_port;
 use crate::support::policy::{CONNECT, listeners};
 use crate::support::process::{Output, find_program};
 use crate::support::proxy::{Proxy, ProxyBuilder};
@@ -23,16 +23,6 @@ use crate::support::wire::{Frame, RpcError, kind, procedure, status};
 use crate::support::workdir::{WorkDir, give, make_dir};
 use crate::support::xdr::{Reader, Writer};
 
-const ADDRESS: &str = "127.0.0.1";
-
-/// Certificates: a CA, the daemon `server` there, and `gateway`, who is the proxy.
-fn certificates(dir: &WorkDir) -> Pki {
-    let pki = Pki::new(&dir.join("pki"));
-    pki.daemon("daemon", ADDRESS, "");
-    pki.client("gateway", "ca", "");
-    pki
-}
-
 /// The proxy before upstreams that clients choose by `?to=NAME`.
 pub(super) struct Choice {
     pub(super) proxy: Proxy,
@@ -40,6 +30,10 @@ pub(super) struct Choice {
 
 impl Choice {
     pub(super) fn of(upstreams: &[(&str, String)]) -> Self {
+        Self::with(upstreams, |builder| builder)
+    }
+
+    fn with(upstreams: &[(&str, String)], how: impl FnOnce(ProxyBuilder) -> ProxyBuilder) -> Self {
         let builder = ProxyBuilder::new(|dir| {
             let mut policy = listeners(dir, "") + "upstreams:\n";
             for (name, upstream) in upstreams {
@@ -52,7 +46,7 @@ impl Choice {
             policy
         });
         Self {
-            proxy: builder.start(),
+            proxy: how(builder).start(),
         }
     }
 
@@ -238,10 +232,7 @@ fn a_password_is_proven_to_a_daemon_that_asks_for_it() {
 #[test]
 fn plain_tcp_serves_on_this_host() {
     let port = free_port();
-    let conf = format!(
-        "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"none\"\nlisten_addr = \"{ADDRESS}\"\ntcp_port = \"{port}\"\n"
-    );
-    let _daemon = Libvirtd::listening(&conf);
+    let _daemon = Libvirtd::listening(&tcp_conf(ADDRESS, port, "none"));
     let nobody = free_port();
     let scene = Choice::of(&[
         ("by-address", format!("tcp: \"{ADDRESS}:{port}\"")),
@@ -251,6 +242,72 @@ fn plain_tcp_serves_on_this_host() {
     scene.serves("by-address");
     scene.serves("by-name");
     scene.refuses("nobody", "Connection refused");
+}
+
+#[test]
+fn daemons_at_ipv6_addresses_serve_by_tcp_and_tls() {
+    let dir = WorkDir::new();
+    let pki = certificates(&dir);
+    pki.daemon("six", "::1", "");
+    let (tcp, tls) = (free_port(), free_port());
+    let _by_tcp = Libvirtd::listening(&tcp_conf("::1", tcp, "none"));
+    let _by_tls = Libvirtd::listening(&pki.libvirtd_conf("six", "::1", tls));
+    let keys = pki.upstream("ca", "gateway");
+    let scene = Choice::of(&[
+        ("tcp", format!("tcp: \"[::1]:{tcp}\"")),
+        ("tls", format!("tls: \"[::1]:{tls}\", {keys}")),
+        (
+            "other",
+            format!("tls: \"[::1]:{tls}\", {keys}, server_name: \"::2\""),
+        ),
+    ]);
+    scene.serves("tcp");
+    scene.serves("tls");
+    scene.refuses("other", "::2");
+}
+
+/// In a view of the files that has names of its own.
+#[test]
+fn a_name_is_looked_up_for_each_connection_and_its_addresses_are_tried_in_turn() {
+    const DEAD: &str = "127.0.0.23";
+    let port = free_port();
+    let addresses = ["127.0.0.21", "127.0.0.22"];
+    let daemons = addresses.map(|address| {
+        let daemon = Libvirtd::listening(&tcp_conf(address, port, "none"));
+        daemon.dir_pool(address);
+        daemon
+    });
+    let dir = WorkDir::new();
+    let names = dir.join("hosts");
+    let has = |addresses: &[&str]| {
+        let lines = addresses.iter().map(|it| format!("{it} hv.test\n"));
+        fs::write(&names, lines.collect::<String>()).unwrap();
+    };
+    has(&[]);
+    let upstream = format!("tcp: \"hv.test:{port}\", unsafe_plain_tcp: true");
+    let scene = Choice::with(&[("hv", upstream)], |builder| {
+        let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+        let names = names.to_str().unwrap();
+        let proxy = env!("CARGO_BIN_EXE_virtproxyd");
+        builder.program(
+            find_program("unshare"),
+            &["--mount", "sh", "-c", script, names, proxy],
+        )
+    });
+    let uri = scene.proxy.uri("qemu:///session?to=hv", "sock");
+    let pools = || virsh(&uri, &["pool-list", "--name"]).run();
+    for address in addresses {
+        has(&[address]);
+        assert_eq!(pools().ok().trim(), address);
+    }
+    has(&[addresses[0]]);
+    for order in [[DEAD, addresses[1]], [addresses[1], DEAD]] {
+        has(&order);
+        assert_eq!(pools().ok().trim(), addresses[1]);
+    }
+    drop(daemons);
+    let refused = pools().failed();
+    assert!(refused.contains("Connection refused"), "{refused}");
 }
 
 /// A daemon behind a program that answers `CONNECT_SET_IDENTITY` by libvirt's own refusal.
@@ -318,13 +375,7 @@ fn passes_descriptors(socket: &Path, uri: &str) -> bool {
 #[test]
 fn descriptors_are_announced_where_both_ends_pass_them() {
     let dir = WorkDir::new();
-    let pki = certificates(&dir);
-    let port = free_port();
-    let daemon = Libvirtd::listening(&pki.libvirtd_conf("daemon", ADDRESS, port));
-    let far = format!(
-        "tls: \"{ADDRESS}:{port}\", {}",
-        pki.upstream("ca", "gateway")
-    );
+    let (daemon, far) = by_tls(&certificates(&dir));
     let program = helper(&daemon.dir().join("run"), "qemu:///session");
     let scene = Choice::of(&[("unix", at(&daemon)), ("tls", far), ("program", program)]);
     for (name, expected) in [("unix", true), ("tls", false), ("program", false)] {
@@ -377,13 +428,7 @@ fn a_far_daemon_that_promises_descriptors_breaks_the_protocol_alone() {
 #[test]
 fn a_call_with_descriptors_for_a_far_daemon_fails_alone() {
     let dir = WorkDir::new();
-    let pki = certificates(&dir);
-    let port = free_port();
-    let _daemon = Libvirtd::listening(&pki.libvirtd_conf("daemon", ADDRESS, port));
-    let far = format!(
-        "tls: \"{ADDRESS}:{port}\", {}",
-        pki.upstream("ca", "gateway")
-    );
+    let (_daemon, far) = by_tls(&certificates(&dir));
     let scene = Choice::of(&[("tls", far)]);
     let before = scene.proxy.process().open_fds();
     let mut client = RpcClient::opened(&scene.proxy.socket(), "test:///default?to=tls");

@@ -201,9 +201,8 @@ async fn several_addresses_are_tried_in_turn_each_with_its_share_of_the_time() {
     assert_eq!(scene.down().len(), 2);
     // What is well is first now.
     for _ in 0..4 {
-        let begun = Instant::now();
+        assert_eq!(scene.start(false).order[0], 2);
         scene.dial().await.unwrap();
-        assert!(begun.elapsed() < Duration::from_millis(150));
     }
     fs::remove_file(scene.path("good")).unwrap();
     let why = scene.failure().await;
