@@ -23,6 +23,8 @@ impl Pump<'_> {
             return false;
         };
         self.dials.remove(place);
+        // An idle connection has none.
+        self.dials.shrink_to_fit();
         match outcome {
             Ok(Dialled {
                 transport,

@@ -208,10 +208,12 @@ impl<'a> Pump<'a> {
                         return true;
                     }
                     let dial = Dial::new(id, &upstream, readonly, self.shared);
+                    self.dials.reserve_exact(1);
                     self.dials.push(dial);
                 }
                 Action::Disconnect(id) => {
                     self.dials.retain(|dial| dial.id != id);
+                    self.dials.shrink_to_fit();
                     if let Some(upstream) = open(&mut self.upstreams, id) {
                         upstream.gone = true;
                     }
